@@ -1,0 +1,1 @@
+"""Command line: argv -> settings -> one call of recipes. Imports neither torch nor transformers."""

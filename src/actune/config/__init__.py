@@ -1,0 +1,1 @@
+"""Settings: one strict pydantic tree, loaded from a YAML recipe plus flags. Imports no torch."""

@@ -1,0 +1,207 @@
+"""Every setting of a run: name, unit, default, reason.
+
+Leaf names are unique over the whole tree, and each is also the flag of `actune sft` (`--learning_rate 5e-5`). Names are
+those of the reference recipe where it has one. A recipe file nests them by group (`training: {learning_rate: 5e-5}`).
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Group(BaseModel):
+    """A group of settings: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class ModelSettings(Group):
+    """Which model, and how its weights and tokenizer are loaded."""
+
+    model_id_or_path: str = Field(
+        default="", description="Folder of a model, or hub id: owner/name, hf:owner/name, ms:owner/name."
+    )
+    model_revision: str | None = Field(
+        default=None, description="Branch, tag or commit on the hub. Default: the hub's own."
+    )
+    dtype: Literal["AUTO", "bf16", "fp16", "fp32"] = Field(
+        default="AUTO",
+        description="Number format of frozen weights and of matrix products. AUTO: bf16 where the accelerator has it, else fp32. Trained weights are kept in fp32.",
+    )
+    chat_template: str | None = Field(
+        default=None,
+        description="Jinja file that replaces the tokenizer's chat template; needed for no model: without one, ChatML is used and said.",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python code that comes with the model. Off: such a model is refused."
+    )
+
+
+class DataSettings(Group):
+    """Which rows, in which proportion."""
+
+    dataset: tuple[str, ...] = Field(
+        default=(),
+        description="Agent rows: files, registry names (ms-agent), hub ids (hf:owner/name, ms:owner/name); NAME#N samples N rows.",
+    )
+    format: str | None = Field(default=None, description="Format of the rows. Default: detected per file.")
+    train_dataset_sample: Annotated[int, Field(ge=-1)] = Field(
+        default=-1, description="-1: all agent rows. N: N rows in total after mixing, split 1 : ratio."
+    )
+    train_dataset_mix_ratio: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="General rows per agent row. The reference uses 2.0 so that general knowledge is kept."
+    )
+    train_dataset_mix_ds: tuple[str, ...] = Field(
+        default=("ms-bench",), description="Where general rows come from; as for dataset."
+    )
+    validation_ratio: Share = Field(
+        default=0.01,
+        description="Share of the agent rows held back for the evaluation loss, taken before anything else. At least one row unless 0.",
+    )
+    self_cognition_sample: Count = Field(
+        default=0, description="Identity rows, drawn with repetition. The reference uses 3000."
+    )
+    model_name: tuple[str, ...] = Field(
+        default=(), description="Name taught by identity rows; two values: Chinese, English."
+    )
+    model_author: tuple[str, ...] = Field(
+        default=(), description="Author taught by identity rows; two values: Chinese, English."
+    )
+    check_dataset_strategy: Literal["none", "discard", "error", "warning"] = Field(
+        default="warning",
+        description="Rows with findings. warning: errors go to quarantine, warnings are kept and reported; discard: both go to quarantine; error: the first one stops the run; none: only rows that cannot be rendered are left out.",
+    )
+    max_length: Annotated[int, Field(ge=-1)] = Field(default=2048, description="Tokens a row may have. -1: no limit.")
+    truncation_strategy: Literal["delete", "turns", "error"] = Field(
+        default="delete",
+        description="Over-long rows: delete: left out and counted; turns: oldest whole turns are dropped; error: stop.",
+    )
+
+
+class RenderSettings(Group):
+    """How conversations become text and tokens."""
+
+    dialect: Literal["auto", "react", "react_zh", "chat"] = Field(
+        default="auto",
+        description="auto: ReAct for rows whose source is ReAct text, the chat template's own tool calls for others.",
+    )
+    history_reasoning: Literal["as-data", "drop"] = Field(
+        default="as-data",
+        description="Reasoning of earlier turns in prompts: as in the row, or dropped before the template sees it.",
+    )
+    now: datetime.date | None = Field(
+        default=None, description="Date that templates see (YYYY-MM-DD). Default: today, frozen in run.json."
+    )
+    raw_control_tokens: bool = Field(
+        default=False,
+        description="Encode control tokens inside user and tool text as control tokens. Off: they are plain text.",
+    )
+
+
+class TuningSettings(Group):
+    """Which weights are trained."""
+
+    sft_type: Literal["lora", "full"] = Field(default="lora", description="Low-rank adapters, or all weights.")
+    tuner_backend: Literal["peft", "swift"] = Field(
+        default="peft", description="peft; swift is accepted and means peft."
+    )
+    lora_rank: Positive = Field(default=8, description="Rank of the adapters.")
+    lora_alpha: Annotated[float, Field(gt=0)] = Field(
+        default=32, description="Adapter output is scaled by alpha / rank."
+    )
+    lora_dropout_p: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.05, description="Dropout on the adapter input."
+    )
+    lora_target_modules: tuple[str, ...] = Field(
+        default=("ALL",),
+        description="ALL: every linear layer of the blocks and the input embedding; ALL+head: the LM head too; DEFAULT: query, key and value; or names.",
+    )
+
+
+class TrainingSettings(Group):
+    """The optimisation."""
+
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(default=2, description="Passes over the rows.")
+    max_steps: Annotated[int, Field(ge=-1)] = Field(
+        default=-1, description="Stop after so many optimiser steps; -1: by epochs."
+    )
+    batch_size: Positive = Field(default=2, description="Conversations per process and accumulation step.")
+    eval_batch_size: Positive | None = Field(
+        default=None, description="Conversations per evaluation forward. Default: batch_size."
+    )
+    gradient_accumulation_steps: Positive = Field(
+        default=16, description="A step consumes batch_size x this x processes conversations."
+    )
+    micro_batch_tokens: Count = Field(
+        default=0,
+        description="Tokens packed into one forward pass. 0: batch_size x the longest allowed row (at least 4096).",
+    )
+    packing: bool = Field(
+        default=True,
+        description="Lay several rows out in one forward pass without padding. Switched off with a notice for models that leak between rows.",
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default=5e-5, description="Peak learning rate.")
+    warmup_ratio: Share = Field(
+        default=0.03, description="Share of the steps with rising learning rate; then it falls linearly to 0."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="AdamW's decoupled decay; not on biases and norms."
+    )
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="AdamW, first moment.")
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="AdamW, second moment.")
+    adam_epsilon: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="AdamW, added to the denominator.")
+    max_grad_norm: Annotated[float, Field(ge=0)] = Field(
+        default=0.5, description="Gradient norm is clipped to this; 0: not clipped."
+    )
+    gradient_checkpointing: Literal["true", "false", "auto"] = Field(
+        default="auto",
+        description="Recompute activations in the backward pass: less memory, about a third more time. auto: only where a step would not fit the device.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=42, description="Order of rows, mixing, initialisation, dropout."
+    )
+
+
+class OutputSettings(Group):
+    """Where results go and how often."""
+
+    output_dir: str = Field(
+        default="output", description="Folder of the run; must be empty or absent unless resume or overwrite."
+    )
+    resume: str | None = Field(
+        default=None, description="auto: the newest checkpoint of output_dir; or a checkpoint folder."
+    )
+    overwrite: bool = Field(default=False, description="Remove an earlier run in output_dir first.")
+    dry_run: bool = Field(
+        default=False, description="Read, render and count everything, print the plan, train nothing."
+    )
+    eval_steps: Count = Field(default=100, description="Evaluation loss every so many steps and at the end; 0: never.")
+    save_steps: Count = Field(
+        default=100, description="Checkpoint every so many steps and at the end; 0: only at the end."
+    )
+    save_total_limit: Positive = Field(
+        default=2, description="Checkpoints kept, newest first; the best one is kept besides."
+    )
+    logging_steps: Positive = Field(default=10, description="A line in metrics.jsonl every so many steps.")
+    compare: bool = Field(
+        default=False,
+        description="Compare the model before and after training. This version cannot yet: only false is accepted.",
+    )
+
+
+class Settings(Group):
+    """A whole run."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    render: RenderSettings = RenderSettings()
+    tuning: TuningSettings = TuningSettings()
+    training: TrainingSettings = TrainingSettings()
+    output: OutputSettings = OutputSettings()

@@ -1,0 +1,1 @@
+"""Types, errors and the ReAct grammar. Standard library only; imports nothing else of actune."""

@@ -1,0 +1,461 @@
+"""The ReAct grammar: Thought / Action / Action Input / Observation / Final Answer, and the API list before it.
+
+One grammar and one stop word for both languages of instructions. `formats` reads source text with it, `render` writes
+prompts and completions with it, so that what is trained is what is parsed. The layout is the one of the reference
+recipe ("Agent fine-tuning best practices"), byte for byte.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actune.core.errors import DataError
+from actune.core.types import Message, ToolCall, ToolSpec
+
+Language = Literal["en", "zh"]
+
+STOP_WORD = "Observation:"
+MARKER = re.compile(r"^(Thought|Action Input|Action|Observation|Final Answer):", re.MULTILINE)
+# What may open the next completion after an Observation.
+_STEP_START = ("Thought", "Action", "Final Answer")
+
+_HEADER: dict[Language, str] = {
+    "en": "Answer the following questions as best you can. You have access to the following APIs:\n",
+    "zh": "请尽你所能回答以下问题。你可以使用以下API：\n",
+}
+_FOOTER: dict[Language, str] = {
+    "en": (
+        "Use the following format:\n\n"
+        "Thought: you should always think about what to do\n"
+        "Action: the action to take, should be one of the above tools[{names}]\n"
+        "Action Input: the input to the action\n"
+        "Observation: the result of the action\n"
+        "... (this Thought/Action/Action Input/Observation can be repeated zero or more times)\n"
+        "Thought: I now know the final answer\n"
+        "Final Answer: the final answer to the original input question\n"
+        "Begin!"
+    ),
+    "zh": (
+        "请使用以下格式：\n\n"
+        "Thought: 你应该始终思考要做什么\n"
+        "Action: 要采取的动作，必须是上述工具之一[{names}]\n"
+        "Action Input: 动作的输入\n"
+        "Observation: 动作的结果\n"
+        "...（Thought/Action/Action Input/Observation 可以重复零次或多次）\n"
+        "Thought: 我现在知道最终答案了\n"
+        "Final Answer: 对原始问题的最终答案\n"
+        "开始！"
+    ),
+}
+_PARAMETERS = "Parameters: "
+_JSON_TYPES = {
+    "str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number", "double": "number",
+    "bool": "boolean", "list": "array", "tuple": "array", "dict": "object", "map": "object", "json": "object",
+}  # fmt: skip
+
+
+# --- one step -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One completion, parsed: `action` is None unless a tool is called, `answer` None unless the turn ends here.
+
+    `text` is the exact source of the step; for a call it ends in the stop word where the source has one.
+    """
+
+    thought: str
+    action: str | None
+    action_input: str | None
+    answer: str | None
+    text: str
+
+
+def write_step(message: Message) -> str:
+    """Return the text the model has to emit for an assistant message: its source text, else the normal layout.
+
+    A call ends in the stop word `Observation:`. The turn's stop token after a final answer is the template's business.
+
+    Raises:
+        DataError: code `react-parallel-calls` for several calls in one message, which this format cannot hold;
+            `react-marker-in-text` when the text would be read back as something else.
+    """
+    if message.source_text is not None:
+        text = message.source_text
+        return text if not message.tool_calls or text.endswith(STOP_WORD) else text.rstrip("\n") + "\n" + STOP_WORD
+    return _compose(message)
+
+
+def _compose(message: Message) -> str:
+    thought = f"Thought: {message.reasoning}\n" if message.reasoning else ""
+    if not message.tool_calls:
+        return f"{thought}Final Answer: {message.content}"
+    if len(message.tool_calls) > 1:
+        raise DataError(
+            f"{len(message.tool_calls)} calls in one message; ReAct text holds one call a step",
+            code="react-parallel-calls",
+            field="tool_calls",
+            fix="use --dialect chat, or write the calls as steps, each followed by its result",
+        )
+    if message.content and message.reasoning:
+        raise DataError(
+            "reasoning and text beside a call; a ReAct step has one Thought",
+            code="react-two-thoughts",
+            field="content",
+            fix="use --dialect chat, or keep one of the two",
+        )
+    call = message.tool_calls[0]
+    thought = f"Thought: {message.content}\n" if message.content else thought
+    return f"{thought}Action: {call.name}\nAction Input: {call.arguments}\n{STOP_WORD}"
+
+
+def parse_step(text: str) -> Step:
+    """Parse one completion: everything the model emitted up to the stop word or the end of its turn.
+
+    Text without any marker is a plain answer. Never evaluates anything; linear in the length of the text.
+
+    Raises:
+        DataError: code `action-without-input`, `input-without-action`, `thought-only`, `observation-without-action`
+            or `text-after-input`.
+    """
+    steps = list(_split(text))
+    if len(steps) != 1 or steps[0][1] is not None:
+        raise DataError(
+            "more than one step: the text goes on after 'Observation:'",
+            code="observation-invented",
+            fix="cut the text at the first line-start 'Observation:'",
+        )
+    return steps[0][0]
+
+
+def read_message(step: Step) -> Message:
+    """Return a step as an assistant message; `source_text` is kept only where the normal layout differs."""
+    calls = ()
+    if step.action is not None:
+        calls = (ToolCall(name=step.action, arguments=step.action_input or ""),)
+    message = Message(role="assistant", content=step.answer or "", reasoning=step.thought, tool_calls=calls)
+    text = step.text if not calls or step.text.endswith(STOP_WORD) else step.text + "\n" + STOP_WORD
+    if _compose(message) == text:
+        return message
+    return Message(
+        role="assistant", content=message.content, reasoning=message.reasoning, tool_calls=calls, source_text=step.text
+    )
+
+
+# --- one assistant turn: steps with their observations --------------------------------------------------------------
+
+
+def read_turn(text: str) -> list[Message]:
+    """Split the text of one assistant turn into assistant and tool messages, in order.
+
+    `write_turn(read_turn(text)) == text` for every text that parses. Text without markers is one plain answer.
+
+    Raises:
+        DataError: see `parse_step`; the message shows the offending text.
+    """
+    messages: list[Message] = []
+    for step, observation in _split(text):
+        messages.append(read_message(step))
+        if observation is not None:
+            content = observation.removeprefix(" ").removesuffix("\n")
+            source = None if f" {content}\n" == observation else observation
+            messages.append(Message(role="tool", content=content, source_text=source))
+    last = messages[-1]
+    if last.role == "tool" and last.source_text is not None and f" {last.content}" == last.source_text:
+        messages[-1] = Message(role="tool", content=last.content)  # nothing follows: no line break either
+    return messages
+
+
+def write_observation(message: Message) -> str:
+    """Return what is put in from outside after the stop word: `" " + observation + "\\n"`, or the source text."""
+    return message.source_text if message.source_text is not None else f" {message.content}\n"
+
+
+def write_turn(messages: Sequence[Message]) -> str:
+    """Return the text of one assistant turn (assistant and tool messages) as it stands in the history."""
+    parts: list[str] = []
+    for message in messages:
+        parts.append(write_observation(message) if message.role == "tool" else write_step(message))
+    last = messages[-1]
+    if last.role == "tool" and last.source_text is None:
+        parts[-1] = parts[-1].removesuffix("\n")
+    if last.role == "assistant" and last.tool_calls:  # no observation yet: the stop word is not part of the history
+        source = last.source_text
+        parts[-1] = source if source is not None else parts[-1].removesuffix("\n" + STOP_WORD)
+    return "".join(parts)
+
+
+def _split(text: str) -> Iterator[tuple[Step, str | None]]:
+    """Yield (step, raw observation text or None); together they are exactly `text`."""
+    marks = [(match.group(1), match.start(), match.end()) for match in MARKER.finditer(text)]
+    if not marks:
+        yield Step(thought="", action=None, action_input=None, answer=text, text=text), None
+        return
+    start, index = 0, 0
+    while True:
+        step, observation_at, index = _read_step(text, marks, start, index)
+        if observation_at is None:
+            yield step, None
+            return
+        # The observation runs to the next marker that can open a step; other markers inside it are its own text.
+        while index < len(marks) and marks[index][0] not in _STEP_START:
+            index += 1
+        stop = marks[index][1] if index < len(marks) else len(text)
+        yield step, text[observation_at:stop]
+        if index >= len(marks):
+            return
+        start = stop
+
+
+def _read_step(text: str, marks: list[tuple[str, int, int]], start: int, index: int) -> tuple[Step, int | None, int]:
+    """Read a step from `start`; returns it, where its observation begins (or None), and the next marker index."""
+
+    def next_mark(after: int, kinds: tuple[str, ...]) -> int:
+        return next((i for i in range(after, len(marks)) if marks[i][0] in kinds), len(marks))
+
+    def clip(begin: int, mark: int) -> str:
+        return text[begin : marks[mark][1] if mark < len(marks) else len(text)].strip()
+
+    opening = next_mark(index, ("Action", "Action Input", "Observation", "Final Answer"))
+    before = clip(start, opening)
+    if index < len(marks) and marks[index][0] == "Thought" and not text[start : marks[index][1]].strip():
+        before = before.removeprefix("Thought:").strip()
+    kind = marks[opening][0] if opening < len(marks) else None
+    if kind is None:
+        raise _fault("thought-only", "a Thought with neither Action nor Final Answer", text[start:])
+    if kind == "Action Input":
+        raise _fault("input-without-action", "'Action Input:' without 'Action:'", text[start:])
+    if kind == "Observation":
+        raise _fault("observation-without-action", "'Observation:' without 'Action:'", text[start:])
+    if kind == "Final Answer":
+        late = next_mark(opening, ("Observation",))
+        if late < len(marks):
+            raise _fault("text-after-answer", "'Observation:' at a line start after 'Final Answer:'", text[start:])
+        answer = clip(marks[opening][2], len(marks))
+        return Step(before, None, None, answer, text[start:]), None, len(marks)
+    if opening + 1 >= len(marks) or marks[opening + 1][0] != "Action Input":
+        raise _fault("action-without-input", "'Action:' without 'Action Input:'", text[marks[opening][1] :])
+    name = clip(marks[opening][2], opening + 1)
+    if not name or "\n" in name:
+        raise _fault("action-without-name", "'Action:' is not followed by one tool name", text[marks[opening][1] :])
+    close = opening + 2
+    if close < len(marks) and marks[close][0] != "Observation":
+        raise _fault("text-after-input", "'Action Input:' is not followed by 'Observation:'", text[marks[opening][1] :])
+    arguments = clip(marks[opening + 1][2], close)
+    if close >= len(marks):
+        return Step(before, name, arguments, None, text[start:]), None, close
+    return Step(before, name, arguments, None, text[start : marks[close][2]]), marks[close][2], close + 1
+
+
+def _fault(code: str, what: str, text: str) -> DataError:
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    return DataError(
+        f"{what}. Text: {shown!r}",
+        code=code,
+        fix="each step is 'Thought:' (may be left out), then 'Action:' + 'Action Input:' + 'Observation:', "
+        "or 'Final Answer:'",
+    )
+
+
+# --- the API list of the system text --------------------------------------------------------------------------------
+
+
+def write_system(system: str, tools: Sequence[ToolSpec], language: Language = "en") -> str:
+    """Return the system text with the API block; a user system text comes first, a blank line between."""
+    if not tools:
+        return system
+    entries = [f"{number}. {_write_api(tool)}\n\n" for number, tool in enumerate(tools, 1)]
+    names = ", ".join(tool.name for tool in tools)
+    block = _HEADER[language] + "".join(entries) + _FOOTER[language].replace("{names}", names)
+    return f"{system}\n\n{block}" if system else block
+
+
+@dataclass(frozen=True, slots=True)
+class ApiBlock:
+    """A system text, read: the user's own part, the tools, the language, and the tools whose list was repaired."""
+
+    system: str
+    tools: tuple[ToolSpec, ...]
+    language: Language
+    repaired: tuple[str, ...]
+
+
+def read_system(text: str) -> ApiBlock | None:
+    """Split a system text into the user's own part and the tools; None when it has no API block.
+
+    Text after the block is kept as a second part of the user's own text. A parameter list with unescaped quotes inside
+    its strings is still read; the tools concerned are named in `repaired`.
+
+    Raises:
+        DataError: code `api-list-unreadable` when the header is there and the list cannot be read.
+    """
+    for language, header in _HEADER.items():
+        at = text.find(header)
+        if at >= 0:
+            tools, repaired, end = _read_apis(text, at + len(header), language)
+            parts = [text[:at].removesuffix("\n\n"), text[end:].strip()]
+            return ApiBlock("\n\n".join(part for part in parts if part), tools, language, repaired)
+    return None
+
+
+def _write_api(tool: ToolSpec) -> str:
+    described = f"{tool.name}: {tool.description} " if tool.description else f"{tool.name}: "
+    listed = tool.parameter_list if tool.parameter_list is not None else list_parameters(tool.parameters)
+    return described + _PARAMETERS + json.dumps(list(listed), ensure_ascii=False)
+
+
+def _read_apis(text: str, position: int, language: Language) -> tuple[tuple[ToolSpec, ...], tuple[str, ...], int]:
+    opening = _FOOTER[language].split("\n", 1)[0]
+    closing = _FOOTER[language].rsplit("\n", 1)[1]
+    tools: list[ToolSpec] = []
+    repaired: list[str] = []
+    while True:
+        position = _skip_blanks(text, position)
+        head = re.compile(rf"{len(tools) + 1}\. ([^:\n]+):[ ]?").match(text, position)
+        if head is None:
+            break
+        tool, position, strict = _read_api(text, head.group(1).strip(), head.end(), len(tools) + 1, opening)
+        tools.append(tool)
+        if not strict:
+            repaired.append(tool.name)
+    if not text.startswith(opening, position) or not tools:
+        raise _api_fault(f"entry {len(tools) + 1} is neither '{len(tools) + 1}. name: ...' nor the end", text, position)
+    end = text.find(closing, position)
+    names = [tool.name for tool in tools]
+    if len(set(names)) != len(names):
+        raise _api_fault("a tool name stands twice", text, position)
+    return tuple(tools), tuple(repaired), end + len(closing) if end >= 0 else len(text)
+
+
+def _read_api(text: str, name: str, start: int, number: int, opening: str) -> tuple[ToolSpec, int, bool]:
+    """Read one entry; the description may contain anything, so the list that is followed by the next entry counts."""
+    follow = re.compile(rf"\s*(?:{number + 1}\. [^:\n]+:|{re.escape(opening)})")
+    bound = re.compile(rf"\n\s*(?:{number + 1}\. [^:\n]+:|{re.escape(opening)})").search(text, start)
+    limit = bound.start() if bound is not None else len(text)
+    places = [match.start() for match in re.finditer(re.escape(_PARAMETERS), text[start:])]
+    near = [start + place for place in places if start + place < limit]
+    far = [start + place for place in places if start + place >= limit]
+    for candidates, strict in ((near, True), (near, False), (far, True)):
+        for at in candidates:
+            read = _read_list if strict else _read_loose_list
+            parsed = read(text, at + len(_PARAMETERS))
+            if parsed is not None and follow.match(text, parsed[1]):
+                listed, end = parsed
+                description = text[start:at].removesuffix(" ")
+                schema = schema_of_list(listed)
+                tool = ToolSpec(name=name, description=description, parameters=schema, parameter_list=listed)
+                return tool, end, strict
+    raise _api_fault(f"entry {number} ({name}) has no readable 'Parameters: [...]'", text, start)
+
+
+def _read_list(text: str, start: int) -> tuple[tuple[Mapping[str, Any], ...], int] | None:
+    value: object
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        try:
+            value = ast.literal_eval(text[start:end].strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return None
+    if not isinstance(value, list):
+        return None
+    if not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in value):
+        return None
+    return tuple(value), end
+
+
+# A string value ends at the first quote that a key or the end of the object follows: quotes before it are text.
+_LOOSE_STRING = re.compile(r'"(.*?)"(?=\s*(?:,\s*"[^"\n]+"\s*:|\}))')
+_LOOSE_KEY = re.compile(r'[{,]\s*"([^"\n]+)"\s*:\s*')
+
+
+def _read_loose_list(text: str, start: int) -> tuple[tuple[Mapping[str, Any], ...], int] | None:
+    """Read a flat list whose strings hold unescaped quotes, as dumps of dumps have them; None when it is not one."""
+    stop = text.find("\n", start)
+    line = text[start : stop if stop >= 0 else len(text)].rstrip()
+    if not (line.startswith("[{") and line.endswith("}]")):
+        return None
+    items: list[dict[str, Any]] = []
+    item: dict[str, Any] = {}
+    place = 1
+    while place < len(line) - 1:
+        key = _LOOSE_KEY.match(line, place)
+        if key is None:
+            return None
+        if line[place] == "{":
+            item = {}
+            items.append(item)
+        string = _LOOSE_STRING.match(line, key.end())
+        try:
+            if string is not None:
+                item[key.group(1)], place = string.group(1), string.end()
+            else:
+                item[key.group(1)], place = json.JSONDecoder().raw_decode(line, key.end())
+        except (ValueError, RecursionError):
+            return None
+        between = re.compile(r"\s*\}(?:\s*,\s*(?=\{))?\s*").match(line, place)
+        place = between.end() if between is not None else place
+    if not all(isinstance(entry.get("name"), str) for entry in items):
+        return None
+    return tuple(items), start + len(line)
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in "\n\r ":
+        position += 1
+    return position
+
+
+def _api_fault(what: str, text: str, position: int) -> DataError:
+    return DataError(
+        f"the API list of the system text cannot be read: {what}. Text: {text[position : position + 80]!r}",
+        code="api-list-unreadable",
+        field="system",
+        fix='write each entry as \'1. name: description Parameters: [{"name": ..., "description": ..., '
+        '"required": "True"}]\', a blank line between entries, then \'Use the following format:\'',
+    )
+
+
+# --- parameter lists and JSON Schema --------------------------------------------------------------------------------
+
+
+def schema_of_list(listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the JSON Schema of a flat parameter list; `required` may be a bool or "True"/"False" in any case."""
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for item in listed:
+        nested = item.get("schema")
+        entry = dict(nested) if isinstance(nested, Mapping) else {}
+        entry |= {key: value for key, value in item.items() if key not in ("name", "required", "schema")}
+        kind = entry.get("type")
+        if isinstance(kind, str):
+            entry["type"] = _JSON_TYPES.get(kind.lower(), kind.lower())
+        properties[str(item["name"])] = entry
+        if str(item.get("required", "False")).strip().lower() in ("true", "1", "yes"):
+            required.append(str(item["name"]))
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    return schema
+
+
+def list_parameters(schema: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return a JSON Schema as the reference's flat list, in the order name, description, required, then the rest."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return ()
+    required = schema.get("required")
+    names = required if isinstance(required, (list, tuple)) else ()
+    listed = []
+    for name, entry in properties.items():
+        rest = dict(entry) if isinstance(entry, Mapping) else {}
+        head = {"name": name, "description": rest.pop("description", ""), "required": str(name in names)}
+        listed.append(head | rest)
+    return tuple(listed)

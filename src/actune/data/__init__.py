@@ -1,0 +1,1 @@
+"""Sources, mixing, identity rows, checks, encoding, packing: Conversation in, Batch out. No torch."""

@@ -1,0 +1,1 @@
+"""Raw row <-> Conversation: one file a dataset format."""

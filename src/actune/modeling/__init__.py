@@ -1,0 +1,1 @@
+"""Models: load, adapter targets, attention, precision, merge."""

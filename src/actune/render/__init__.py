@@ -1,0 +1,1 @@
+"""Conversation -> text and token ids: dialects, chat templates, the token tree."""
