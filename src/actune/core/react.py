@@ -124,7 +124,7 @@ def parse_step(text: str) -> Step:
             or `text-after-input`.
     """
     steps = list(_split(text))
-    if len(steps) != 1 or steps[0][1] is not None:
+    if len(steps) != 1 or steps[0][1]:
         raise DataError(
             "more than one step: the text goes on after 'Observation:'",
             code="observation-invented",
@@ -172,7 +172,7 @@ def read_turn(text: str) -> list[Message]:
 
 
 def write_observation(message: Message) -> str:
-    """Return what is put in from outside after the stop word: `" " + observation + "\\n"`, or the source text."""
+    """Return what is put in from outside after the stop word: blank + observation + line break, or the source text."""
     return message.source_text if message.source_text is not None else f" {message.content}\n"
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from actune.core.errors import DataError
 
 Role = Literal["system", "user", "assistant", "tool"]
-Style = Literal["react", "chat"]
+# The text that a row was written in: ReAct with English or Chinese instructions, or messages.
+Style = Literal["react", "react_zh", "chat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,247 @@
+"""Messages through the model's own chat template, and what probing finds out about that template."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from actune.core.errors import DataError, RenderError
+from actune.core.types import Message, ToolCall, ToolSpec
+from actune.render.template import ChatTemplate
+from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, mark_control_tokens, read_json
+
+Arguments = Literal["dict", "string"]
+
+_USER, _ANSWER, _SYSTEM = "probe-question", "probe-answer", "probe-system"
+_TOOL = ToolSpec(
+    name="probe_tool",
+    description="probe-description",
+    parameters={"type": "object", "properties": {"probe_key": {"type": "string", "description": "probe-parameter"}}},
+)
+# Some templates insist on ids of nine alphanumeric characters; others do not read them.
+_CALL = ToolCall(name="probe_tool", arguments='{"probe_key": "probe-value"}', id="probe0001")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a template does, found by rendering probes.
+
+    `answer_end` is the text after an assistant's content up to and including the stop; `stops` are the stop texts that
+    a completion may be cut after; `stop_added` says that the template has none and the end-of-sequence token is put
+    there. `arguments` is the form of tool arguments it renders faithfully, None when it cannot show calls.
+    """
+
+    answer_end: str
+    stops: tuple[str, ...]
+    stop_added: bool
+    system: bool
+    tools: bool
+    arguments: Arguments | None
+    reason: str | None
+
+
+class ChatRenderer:
+    """Renders messages with one model's templates; pure apart from the clock, which `now` freezes."""
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        templates: ChatTemplates,
+        *,
+        now: datetime.date | None = None,
+        history_reasoning: Literal["as-data", "drop"] = "as-data",
+        raw_control_tokens: bool = False,
+    ) -> None:
+        """Compile the templates and probe them.
+
+        Raises:
+            RenderError: when a template cannot render even a question and an answer.
+        """
+        self.tokenizer = tokenizer
+        self.templates = templates
+        self._plain = ChatTemplate(templates.plain, variables=tokenizer.named_tokens, now=now)
+        self._tools = ChatTemplate(templates.tools, variables=tokenizer.named_tokens, now=now)
+        self._drop_reasoning = history_reasoning == "drop"
+        literals = self._plain.literals + "\0" + self._tools.literals
+        self._controls = None if raw_control_tokens else tokenizer.control_pattern(literals)
+        self._arguments: Arguments = "dict"
+        self.profile = self._probe()
+        self._arguments = self.profile.arguments or "dict"
+
+    def mark(self, text: str) -> str:
+        """Return text from outside (user, tool) with its control tokens neutralised."""
+        return text if self._controls is None else mark_control_tokens(text, self._controls)
+
+    def render(self, messages: Sequence[Message], *, tools: Sequence[ToolSpec] = (), prompt: bool) -> str:
+        """Return the text of messages; with `prompt`, ready for the next answer.
+
+        Control tokens in every role but the assistant's are marked (see `TextTokenizer.encode`).
+
+        Raises:
+            RenderError: when the template refuses the messages.
+        """
+        template = self._tools if tools else self._plain
+        # A template sees the reasoning of an answer that is being rendered as target, not the one of the history.
+        last = len(messages) if prompt else len(messages) - 1
+        dicts = [self._message(m, history=index < last) for index, m in enumerate(messages)]
+        specs = [self._mark_all(describe_tool(tool)) for tool in tools]
+        return template.render(dicts, tools=specs, prompt=prompt)
+
+    def _message(self, message: Message, *, history: bool) -> dict[str, Any]:
+        if message.role != "assistant":
+            result: dict[str, Any] = {"role": message.role, "content": self.mark(message.content)}
+            if message.tool_call_id is not None:
+                result["tool_call_id"] = message.tool_call_id
+            if message.name is not None:
+                result["name"] = message.name
+            return result
+        result = {"role": "assistant", "content": message.content}
+        if message.reasoning and not (history and self._drop_reasoning):
+            # Both names, as transformers gives them to templates.
+            result |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
+        if message.tool_calls:
+            result["tool_calls"] = [self._call(call) for call in message.tool_calls]
+        return result
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        arguments: Any = call.parse_arguments()
+        if self._arguments == "string":
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        entry: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": arguments}}
+        return {"id": call.id, **entry} if call.id is not None else entry
+
+    def _mark_all(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(value, str):
+            return self.mark(value)
+        if isinstance(value, Mapping):
+            return {key: self._mark_all(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._mark_all(item) for item in value]
+        return value
+
+    # --- probes ---
+
+    def _probe(self) -> Profile:
+        user, answer = Message(role="user", content=_USER), Message(role="assistant", content=_ANSWER)
+        text = self.render([user, answer], prompt=False)
+        if _USER not in text or _ANSWER not in text:
+            raise RenderError(
+                f"the chat template ({self.templates.origin}) loses the question or the answer of a plain chat",
+                code="template-loses-text",
+                fix="give another template with --chat_template FILE",
+            )
+        answer_end, stop, added = self._find_stop(text.rsplit(_ANSWER, 1)[1], self._header(user))
+        arguments, tools, call_stop, reason = self._probe_tools(user, stop)
+        return Profile(
+            answer_end=answer_end,
+            stops=tuple(dict.fromkeys([stop, call_stop] if call_stop else [stop])),
+            stop_added=added,
+            system=self._probe_system(user),
+            tools=tools,
+            arguments=arguments,
+            reason=reason,
+        )
+
+    def _header(self, user: Message) -> str:
+        """Return what the generation prompt adds, "" when the template ignores it."""
+        with_prompt, without = self.render([user], prompt=True), self.render([user], prompt=False)
+        return with_prompt[len(without) :] if with_prompt.startswith(without) else ""
+
+    def _find_stop(self, tail: str, header: str) -> tuple[str, str, bool]:
+        """Return (text after an answer up to its stop, the stop, whether it is ours) from what follows an answer."""
+        if header and tail.startswith(header):
+            tail = ""  # a template that opens the next turn by itself has not closed this one
+        match = self._special_pattern().search(tail)
+        if match is not None:
+            return tail[: match.end()], match.group(), False
+        eos = self._end_of_sequence()
+        if eos is None:
+            raise RenderError(
+                "the chat template does not end an answer, and neither generation config nor tokenizer has an eos token",
+                code="no-stop",
+                fix="set eos_token in tokenizer_config.json",
+            )
+        return eos, eos, True
+
+    def _special_pattern(self) -> re.Pattern[str]:
+        tokens = set(self.tokenizer.special_tokens) | set(self.tokenizer.named_tokens.values())
+        return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True) if t) or "(?!)")
+
+    def _end_of_sequence(self) -> str | None:
+        folder = self.tokenizer.folder
+        configured = read_json(folder / "generation_config.json").get("eos_token_id") if folder else None
+        first = configured[0] if isinstance(configured, list) and configured else configured
+        if isinstance(first, int):
+            return self.tokenizer.token_text(first) or None
+        return self.tokenizer.named_tokens.get("eos_token")
+
+    def _probe_system(self, user: Message) -> bool:
+        try:
+            text = self.render([Message(role="system", content=_SYSTEM), user], prompt=True)
+        except RenderError:
+            return False
+        return _SYSTEM in text and _USER in text
+
+    def _probe_tools(self, user: Message, stop: str) -> tuple[Arguments | None, bool, str | None, str | None]:
+        """Return (form of arguments, whether tools are shown, stop of a call, what is lost)."""
+        call = Message(role="assistant", tool_calls=(_CALL,))
+        try:
+            prompt = self.render([user], tools=[_TOOL], prompt=True)
+        except RenderError as error:
+            return None, False, None, error.message
+        shown = all(word in prompt for word in ("probe_tool", "probe-description", "probe_key"))
+        reason: str | None = None if shown else "the tool list is not in the prompt"
+        forms: tuple[Arguments, ...] = ("dict", "string")
+        for form in forms:
+            self._arguments = form
+            try:
+                text = self.render([user, call], tools=[_TOOL], prompt=False)
+            except (RenderError, DataError) as error:
+                reason = error.message
+                continue
+            completion = text[len(prompt) :] if text.startswith(prompt) else text.rsplit(_USER, 1)[-1]
+            if not all(word in completion for word in ("probe_tool", "probe_key", "probe-value")):
+                reason = "the call is not in the text"
+            elif '\\"probe_key' in completion or "&#34;" in completion or "&quot;" in completion:
+                reason = "the arguments are escaped twice"
+            else:
+                tail = completion.rsplit("probe-value", 1)[1]
+                specials = self._special_pattern().findall(tail)
+                call_stop = stop if stop in specials or not specials else specials[-1]
+                return form, shown, call_stop, None if shown else reason
+        return None, shown, None, reason
+
+
+def describe_tool(tool: ToolSpec) -> dict[str, Any]:
+    """Return a tool as chat templates take it: the OpenAI function form."""
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
+
+
+def load_renderer(
+    folder: Path,
+    *,
+    chat_template: Path | None = None,
+    now: datetime.date | None = None,
+    history_reasoning: Literal["as-data", "drop"] = "as-data",
+    raw_control_tokens: bool = False,
+) -> ChatRenderer:
+    """Return the renderer of a model folder: tokenizer files only, no weights.
+
+    Raises:
+        ModelError: when the tokenizer files are missing or unreadable.
+        RenderError: when the template cannot render a plain chat.
+    """
+    tokenizer = TextTokenizer.from_folder(folder)
+    return ChatRenderer(
+        tokenizer,
+        load_templates(folder, tokenizer, chat_template),
+        now=now,
+        history_reasoning=history_reasoning,
+        raw_control_tokens=raw_control_tokens,
+    )

@@ -1,0 +1,183 @@
+"""The two dialects: what the model is shown (prompt) and what it has to emit (completion) for each assistant message.
+
+Training, the agent loop and evaluation all take prompts from here, which is what makes them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from actune.core import react
+from actune.core.errors import RenderError
+from actune.core.types import Conversation, Message
+from actune.render.chat import ChatRenderer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One assistant message as training sees it: its index, the whole prompt text and the completion with its stop."""
+
+    index: int
+    prompt: str
+    completion: str
+
+
+class Dialect(Protocol):
+    """How conversations are written for a model."""
+
+    name: str
+
+    def prompt(self, conversation: Conversation, index: int) -> str:
+        """Return the text that inference sends for `messages[:index]`, ready for the next assistant message."""
+        ...
+
+    def completion(self, conversation: Conversation, index: int, prompt: str) -> str:
+        """Return the text that the model has to emit for the assistant message `index`, stop included."""
+        ...
+
+
+def write_turns(dialect: Dialect, conversation: Conversation) -> list[Turn]:
+    """Return a Turn for every assistant message, in order.
+
+    Raises:
+        RenderError, DataError: with `field` naming the message.
+    """
+    turns = []
+    for index, message in enumerate(conversation.messages):
+        if message.role == "assistant":
+            prompt = dialect.prompt(conversation, index)
+            completion = dialect.completion(conversation, index, prompt)
+            turns.append(Turn(index=index, prompt=prompt, completion=completion))
+    return turns
+
+
+class ChatDialect:
+    """The model's own chat template with native tool calls."""
+
+    name = "chat"
+
+    def __init__(self, renderer: ChatRenderer) -> None:
+        """Write through one renderer."""
+        self._renderer = renderer
+
+    def prompt(self, conversation: Conversation, index: int) -> str:
+        """Return `messages[:index]` rendered with the tools and the generation prompt."""
+        return self._renderer.render(conversation.messages[:index], tools=conversation.tools, prompt=True)
+
+    def completion(self, conversation: Conversation, index: int, prompt: str) -> str:
+        """Return what rendering message `index` adds to the prompt, cut after the first stop.
+
+        Raises:
+            RenderError: code `prompt-no-prefix` when the template writes the prompt differently once the answer is
+                there: then no text is what inference would ask for.
+        """
+        profile = self._renderer.profile
+        messages = conversation.messages[: index + 1]
+        if messages[index].tool_calls and profile.arguments is None:
+            raise RenderError(
+                f"the chat template cannot show tool calls: {profile.reason}",
+                code="calls-lost",
+                field=f"messages[{index}].tool_calls",
+                fix="use --dialect react",
+            )
+        text = self._renderer.render(messages, tools=conversation.tools, prompt=False)
+        if not text.startswith(prompt):
+            raise RenderError(
+                "the chat template writes the prompt differently once the answer follows",
+                code="prompt-no-prefix",
+                field=f"messages[{index}]",
+                fix="use --dialect react, or give another template with --chat_template",
+            )
+        completion = text[len(prompt) :]
+        ends = [at + len(stop) for stop in profile.stops if (at := completion.find(stop)) >= 0]
+        if ends:
+            return completion[: min(ends)]
+        if profile.stop_added:
+            return completion + profile.stops[0]
+        raise RenderError(
+            f"the answer does not end in its stop {profile.stops[0]!r}",
+            code="no-stop",
+            field=f"messages[{index}]",
+            fix="use --dialect react, or give another template with --chat_template",
+        )
+
+
+class ReactDialect:
+    """Thought / Action / Action Input / Observation text, with the API list in the system prompt, on any template."""
+
+    def __init__(self, renderer: ChatRenderer, language: react.Language) -> None:
+        """Write through one renderer with instructions in one language; the markers are the same."""
+        self.name = "react" if language == "en" else "react_zh"
+        self._renderer = renderer
+        self._language: react.Language = language
+
+    def prompt(self, conversation: Conversation, index: int) -> str:
+        """Return the rendered history plus, inside a turn, the steps and observations so far."""
+        start = turn_start(conversation.messages, index)
+        messages = self._history(conversation, start)
+        steps = [self._marked(message) for message in conversation.messages[start:index]]
+        inside = "".join(
+            react.write_observation(step) if step.role == "tool" else react.write_step(step) for step in steps
+        )
+        return self._renderer.render(messages, prompt=True) + inside
+
+    def completion(self, conversation: Conversation, index: int, prompt: str) -> str:
+        """Return the step up to the stop word `Observation:`, or the final answer with the turn's stop."""
+        message = conversation.messages[index]
+        text = react.write_step(message)
+        return text if message.tool_calls else text + self._renderer.profile.answer_end
+
+    def _history(self, conversation: Conversation, end: int) -> list[Message]:
+        """Return messages[:end] as plain chat: the API list in the system text, each assistant turn one text."""
+        messages = list(conversation.messages[:end])
+        own = ""
+        if messages and messages[0].role == "system":
+            own = messages.pop(0).content
+        system = react.write_system(own, conversation.tools, self._language)
+        if conversation.system_source is not None and conversation.style == self.name:
+            system = conversation.system_source
+        history = [Message(role="system", content=system)]
+        group: list[Message] = []
+        for message in [*messages, None]:
+            if group and (message is None or message.role in ("user", "system") or _ends_turn(group[-1])):
+                text = react.write_turn([self._marked(member) for member in group])
+                history.append(Message(role="assistant", content=text))
+                group = []
+            if message is None:
+                break
+            if message.role in ("assistant", "tool"):
+                group.append(message)
+            else:
+                history.append(message)
+        return history if self._renderer.profile.system else _fold_system(history)
+
+    def _marked(self, message: Message) -> Message:
+        if message.role != "tool":
+            return message
+        source = None if message.source_text is None else self._renderer.mark(message.source_text)
+        return replace(message, content=self._renderer.mark(message.content), source_text=source)
+
+
+def turn_start(messages: Sequence[Message], index: int) -> int:
+    """Return where the assistant turn begins that message `index` belongs to or would continue."""
+    start = index
+    while start > 0 and messages[start - 1].role in ("assistant", "tool") and not _ends_turn(messages[start - 1]):
+        start -= 1
+    return start
+
+
+def _ends_turn(message: Message) -> bool:
+    return message.role == "assistant" and not message.tool_calls
+
+
+def _fold_system(history: list[Message]) -> list[Message]:
+    """Put the system text before the first user text, for templates that lose or refuse a system message."""
+    system, rest = history[0], history[1:]
+    for index, message in enumerate(rest):
+        if message.role == "user":
+            content = f"{system.content}\n\n{message.content}" if system.content else message.content
+            rest[index] = replace(message, content=content)
+            return rest
+    return [replace(system, role="user"), *rest]

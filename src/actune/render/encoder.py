@@ -1,0 +1,134 @@
+"""Conversation -> token tree: the dialect's turns, checked for losses, tokenised and merged."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from actune.core.errors import DataError, RenderError
+from actune.core.types import Conversation
+from actune.render.chat import ChatRenderer, load_renderer
+from actune.render.conformance import find_losses
+from actune.render.dialects import ChatDialect, Dialect, ReactDialect, Turn, write_turns
+from actune.render.tree import TokenTree, TrainingSequence, build_tree
+
+DialectName = Literal["auto", "react", "react_zh", "chat"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedTurn:
+    """A turn in ids: `ids[:start]` is the prompt, the rest the completion, `weight` the loss weight of each token."""
+
+    turn: Turn
+    ids: list[int]
+    start: int
+    weight: float
+
+
+class Encoder:
+    """Everything between a Conversation and its TokenTree, for one model folder; no weights, no torch."""
+
+    def __init__(self, renderer: ChatRenderer, *, dialect: DialectName = "auto") -> None:
+        """Use one renderer; `auto` writes ReAct sources as ReAct and everything else with the chat template."""
+        self.renderer = renderer
+        self._dialect = dialect
+        self._chat = ChatDialect(renderer)
+        self._react: dict[str, Dialect] = {
+            "react": ReactDialect(renderer, "en"),
+            "react_zh": ReactDialect(renderer, "zh"),
+        }
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        dialect: DialectName = "auto",
+        chat_template: Path | None = None,
+        now: datetime.date | None = None,
+        history_reasoning: Literal["as-data", "drop"] = "as-data",
+        raw_control_tokens: bool = False,
+    ) -> Encoder:
+        """Return the encoder of a model folder.
+
+        Raises:
+            ModelError, RenderError: see `load_renderer`.
+        """
+        renderer = load_renderer(
+            folder,
+            chat_template=chat_template,
+            now=now,
+            history_reasoning=history_reasoning,
+            raw_control_tokens=raw_control_tokens,
+        )
+        return cls(renderer, dialect=dialect)
+
+    def dialect_of(self, conversation: Conversation) -> Dialect:
+        """Return the dialect of a row; rows without tools are plain chat in every dialect."""
+        if not conversation.tools:
+            return self._chat
+        name = conversation.style if self._dialect == "auto" else self._dialect
+        return self._react.get(name, self._chat)
+
+    def encode(self, conversation: Conversation) -> TokenTree:
+        """Return the token tree of a conversation.
+
+        Raises:
+            RenderError: when the text would lose something, names the first loss; code `nothing-trained` when no
+                assistant message has weight.
+            DataError: when a message cannot be written in the dialect.
+        """
+        sequences = [
+            TrainingSequence(ids=turn.ids, start=turn.start, weights=[turn.weight] * (len(turn.ids) - turn.start))
+            for turn in self.encode_turns(conversation)
+        ]
+        if not any(weight > 0 for sequence in sequences for weight in sequence.weights):
+            raise RenderError(
+                "no token of this row is trained: it has no assistant message with a weight above 0",
+                code="nothing-trained",
+                fix="remove the row, or give an assistant message a weight",
+            )
+        return build_tree(sequences, conversation.source)
+
+    def encode_turns(self, conversation: Conversation) -> list[EncodedTurn]:
+        """Return every turn in ids, after the check for losses.
+
+        Raises:
+            RenderError, DataError: as `encode`.
+        """
+        dialect = self.dialect_of(conversation)
+        turns = write_turns(dialect, conversation)
+        losses = find_losses(conversation, turns, dialect=dialect.name)
+        if losses:
+            first = losses[0]
+            more = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""
+            raise RenderError(first.message + more, code=first.code, field=first.field, fix=first.fix)
+        encoded = []
+        for turn in turns:
+            message = conversation.messages[turn.index]
+            weight = message.weight if message.train else 0.0
+            ids, start = self._encode_pair(turn)
+            encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight))
+        return encoded
+
+    def _encode_pair(self, turn: Turn) -> tuple[list[int], int]:
+        """Return (prompt ids + completion ids, where the completion begins).
+
+        The prompt's ids are those of its whole text, as inference sends them. The completion's are what tokenising
+        prompt + completion adds, or, where that would change the prompt's last token, those of its own text.
+        """
+        tokenizer = self.renderer.tokenizer
+        prompt = tokenizer.encode(turn.prompt)
+        both = tokenizer.encode(turn.prompt + turn.completion)
+        if both[: len(prompt)] != prompt:
+            both = prompt + tokenizer.encode_after(turn.completion)
+        if not prompt:
+            raise DataError(
+                "the prompt of an assistant message is empty: nothing stands before its first token",
+                code="prompt-empty",
+                field=f"messages[{turn.index}]",
+                fix="begin the row with a user message",
+            )
+        return both, len(prompt)

@@ -1,0 +1,284 @@
+"""Text <-> token ids from `tokenizer.json` alone: no torch, no guessing of a tokenizer class.
+
+The file is the truth: the same folder with and without a `config.json` can make AutoTokenizer pick different classes
+with different ids, the serialised tokenizer cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from actune.core.errors import ModelError
+
+# Private-use characters that mark a control token which stands in user or tool text. The same two as transformers'
+# `sanitize_control_tokens` uses, so that a text marked by either is encoded alike.
+MARK_OPEN, MARK_CLOSE = "\U000f0000", "\U000f0001"
+_CACHED_SEGMENTS = 20_000
+_TOKEN_KEY = re.compile(r"^[a-z_]+_token$")
+
+CHATML = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+# For base models that know no ChatML tokens: words for roles, and the end-of-sequence token after each answer.
+PLAIN = (
+    "{{- bos_token if bos_token is defined and bos_token else '' }}"
+    "{%- for message in messages %}"
+    "{{- '### ' + message['role'].capitalize() + ':\\n' + message['content'] }}"
+    "{%- if message['role'] == 'assistant' %}{{- eos_token }}{%- endif %}"
+    "{{- '\\n\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '### Assistant:\\n' }}{%- endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTemplates:
+    """The Jinja texts of a model: one for plain chat, one when tools are given (mostly the same)."""
+
+    plain: str
+    tools: str
+    origin: str
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the model brought none and a default is used."""
+        return self.origin.startswith("default")
+
+
+class TextTokenizer:
+    """Encodes whole texts; equal to `tokenizers` on the whole text, faster because repeated segments are cached."""
+
+    def __init__(self, tokenizer: Tokenizer, config: Mapping[str, Any], *, folder: Path | None = None) -> None:
+        """Wrap a `tokenizers.Tokenizer`; `config` is the content of tokenizer_config.json."""
+        self._tokenizer = tokenizer
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.folder = folder
+        self.config = dict(config)
+        self.named_tokens = _named_tokens(config)
+        self._added = dict(tokenizer.get_added_tokens_decoder())
+        self._cut = self._cut_pattern()
+        self._segments: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()
+        self._newline = tokenizer.encode("\n", add_special_tokens=False).ids
+        self.special_tokens = frozenset(token.content for token in self._added.values() if token.special)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> TextTokenizer:
+        """Load `tokenizer.json` and `tokenizer_config.json` of a model folder.
+
+        Raises:
+            ModelError: when tokenizer.json is missing or unreadable.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(
+                f"no tokenizer.json in {folder}",
+                fix="convert the tokenizer once: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ModelError(
+                f"{path} cannot be read: {error}", fix="save the tokenizer again with transformers"
+            ) from error
+        return cls(tokenizer, read_json(folder / "tokenizer_config.json"), folder=folder)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token's text, None when the vocabulary lacks it."""
+        return self._tokenizer.token_to_id(token)
+
+    def token_text(self, token_id: int) -> str:
+        """Return the text of one token as the vocabulary writes it."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, control tokens included."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a whole text, no special tokens added; marked control tokens are encoded as plain text."""
+        if MARK_OPEN not in text and MARK_CLOSE not in text:
+            return self._encode_plain(text)
+        return self._encode_marked(text)
+
+    def encode_after(self, text: str) -> list[int]:
+        """Return the ids of a text that continues another: without the blank some tokenizers put at a text's start."""
+        ids = self._encode_plain("\n" + text)
+        size = len(self._newline)
+        return ids[size:] if ids[:size] == self._newline else self._encode_plain(text)
+
+    def control_pattern(self, template: str) -> re.Pattern[str]:
+        """Return a pattern of control tokens under a template: special tokens, and added ones that it writes itself."""
+        tokens = [
+            token.content
+            for token in self._added.values()
+            if token.special or (token.content in template and not token.content.isspace())
+        ]
+        return _any_of(tokens)
+
+    def _cut_pattern(self) -> re.Pattern[str] | None:
+        # Text on the two sides of such a token never influences the other side's ids, so it may be encoded apart.
+        plain, other = [], []
+        for token in self._added.values():
+            if token.normalized:
+                continue
+            (other if token.lstrip or token.rstrip or token.single_word else plain).append(token.content)
+        self._uncut = frozenset(other)
+        return _any_of(plain + other) if plain else None
+
+    def _encode_plain(self, text: str) -> list[int]:
+        if self._cut is None:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for anchor, segment in self._cut_text(self._cut, text):
+            ids.extend(self._encode_segment(anchor, segment))
+        return ids
+
+    def _cut_text(self, cut: re.Pattern[str], text: str) -> Iterator[tuple[str, str]]:
+        anchor, start = "", 0
+        for match in cut.finditer(text):
+            token = match.group()
+            if token in self._uncut:
+                continue
+            if anchor or match.start() > start:
+                yield anchor, text[start : match.start()]
+            anchor, start = token, match.end()
+        if anchor or start < len(text):
+            yield anchor, text[start:]
+
+    def _encode_segment(self, anchor: str, segment: str) -> tuple[int, ...]:
+        """Return the ids of `anchor + segment`; a segment is encoded behind its own control token."""
+        key = (anchor, segment)
+        ids = self._segments.get(key)
+        if ids is None:
+            ids = tuple(self._tokenizer.encode(anchor + segment, add_special_tokens=False).ids)
+            self._segments[key] = ids
+            if len(self._segments) > _CACHED_SEGMENTS:
+                self._segments.popitem(last=False)
+        return ids
+
+    def _encode_marked(self, text: str) -> list[int]:
+        controls = _any_of([token.content for token in self._added.values()])
+        pieces = re.split(f"{MARK_OPEN}({controls.pattern}){MARK_CLOSE}|[{MARK_OPEN}{MARK_CLOSE}]", text)
+        ids = self._encode_plain(pieces[0])
+        for index, piece in enumerate(pieces[1:], start=1):
+            if not piece:
+                continue
+            ids += self._encode_literal(piece) if index % 2 else self.encode_after(piece)
+        return ids
+
+    def _encode_literal(self, text: str) -> list[int]:
+        """Encode text as plain characters: no added token is matched in it."""
+        size = len(self._newline)
+        ids = self._run_model("\n" + text)
+        ids = ids[size:] if ids[:size] == self._newline else self._run_model(text)
+        if self.token_id(text) in ids:
+            raise ModelError(
+                f"the control token {text!r} cannot be written as plain text with this tokenizer",
+                fix="remove it from the row, or pass --raw_control_tokens",
+            )
+        return ids
+
+    def _run_model(self, text: str) -> list[int]:
+        backend = self._tokenizer
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        words = [text]
+        if backend.pre_tokenizer is not None:
+            words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return [token.id for word in words for token in backend.model.tokenize(word)]
+
+
+def mark_control_tokens(text: str, pattern: re.Pattern[str]) -> str:
+    """Return a text whose control tokens are marked, so that `TextTokenizer.encode` writes them as plain text."""
+    if MARK_OPEN in text or MARK_CLOSE in text:  # marks from outside must not forge a pair
+        text = text.replace(MARK_OPEN, "").replace(MARK_CLOSE, "")
+    return pattern.sub(f"{MARK_OPEN}\\g<0>{MARK_CLOSE}", text)
+
+
+def strip_marks(text: str) -> str:
+    """Return a rendered text as a person reads it."""
+    return text.replace(MARK_OPEN, "").replace(MARK_CLOSE, "")
+
+
+def load_templates(folder: Path, tokenizer: TextTokenizer, override: Path | None = None) -> ChatTemplates:
+    """Return the chat templates of a model folder; a default when it has none.
+
+    Order: `override`, chat_template.jinja, tokenizer_config.json, chat_template.json, then ChatML if the vocabulary has
+    its tokens, else roles as words with the end-of-sequence token after each answer.
+
+    Raises:
+        ModelError: when the override cannot be read, or no default is possible for want of an eos token.
+    """
+    if override is not None:
+        try:
+            text = override.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                f"chat template {override} cannot be read: {error}", fix="give a Jinja text file"
+            ) from error
+        return ChatTemplates(plain=text, tools=text, origin=str(override))
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        return ChatTemplates(plain=text, tools=text, origin=file.name)
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        value = read_json(folder / name).get("chat_template")
+        if isinstance(value, str):
+            return ChatTemplates(plain=value, tools=value, origin=name)
+        if isinstance(value, list):
+            named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+            plain = named.get("default") or next((text for text in named.values() if isinstance(text, str)), None)
+            if isinstance(plain, str):
+                return ChatTemplates(plain=plain, tools=named.get("tool_use") or plain, origin=name)
+    if tokenizer.token_id("<|im_start|>") is not None and tokenizer.token_id("<|im_end|>") is not None:
+        return ChatTemplates(plain=CHATML, tools=CHATML, origin="default (ChatML)")
+    if "eos_token" not in tokenizer.named_tokens:
+        raise ModelError(
+            f"{folder} has no chat template, no ChatML tokens and no eos token",
+            fix="give a template with --chat_template FILE",
+        )
+    return ChatTemplates(plain=PLAIN, tools=PLAIN, origin="default (roles as words)")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object from a file; an absent file is an empty one.
+
+    Raises:
+        ModelError: when the file is no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} is no readable JSON: {error}", fix="copy the file again from the model") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object", fix="copy the file again from the model")
+    return value
+
+
+def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return bos_token, eos_token and the like: the variables that templates may use."""
+    named = {}
+    for key, value in config.items():
+        content = value.get("content") if isinstance(value, Mapping) else value
+        if _TOKEN_KEY.match(key) and isinstance(content, str):
+            named[key] = content
+    return named
+
+
+def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    longest_first = sorted({token for token in tokens if token}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
