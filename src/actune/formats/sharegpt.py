@@ -1,0 +1,57 @@
+"""`sharegpt`: `conversations` of human/gpt/function_call/observation, `tools`, and `system` as a key or first turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actune.core.types import Conversation, Message, Source
+from actune.formats.assemble import assemble
+from actune.formats.fields import Placed, read_flags, read_items, read_optional_text, read_role, read_text
+from actune.formats.speech import append_calls
+from actune.formats.tools import read_tools
+
+_ROLES = {
+    "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
+    "function_call": "call", "observation": "tool", "tool": "tool",
+}  # fmt: skip
+_OWN = {"function_call", "observation", "tool"}
+
+
+def detect(row: Mapping[str, Any]) -> bool:
+    """Whether the row has this shape: human/gpt turns, or tools and calls; ReAct instructions belong to ms-agent."""
+    items = row.get("conversations")
+    if not isinstance(items, (list, tuple)) or not items:
+        return False
+    if not all(isinstance(item, Mapping) and item.get("from") in _ROLES and "value" in item for item in items):
+        return False
+    speakers = {item["from"] for item in items}
+    if row.get("tools") or speakers & _OWN:
+        return True
+    system = str(items[0]["value"]) if items[0]["from"] == "system" else ""
+    return not speakers & {"user", "assistant"} and "\nAction Input:" not in system
+
+
+def read(row: Mapping[str, Any], source: Source) -> Conversation:
+    """Return a row as a conversation.
+
+    Raises:
+        DataError: what is wrong, with the place in the row (`conversations[2].value`).
+    """
+    repairs: list[str] = []
+    tools = read_tools(row.get("tools"), "tools", repairs)
+    placed: list[Placed] = []
+    system = read_optional_text(row, "system")
+    if system:
+        placed.append(Placed(Message(role="system", content=system), "system"))
+    for index, item in enumerate(read_items(row, "conversations")):
+        place = f"conversations[{index}]"
+        role = read_role(item, "from", place, _ROLES)
+        if role == "call":
+            append_calls(placed, item, "value", place, repairs)
+            continue
+        text = read_text(item.get("value"), f"{place}.value")
+        train, weight = read_flags(item, place, assistant=role == "assistant")
+        message = Message(role=role, content=text, train=train, weight=weight)  # pyrefly: ignore[bad-argument-type]
+        placed.append(Placed(message, place))
+    return assemble(placed, row, source, tools=tools, repairs=repairs)

@@ -1,0 +1,52 @@
+"""`swift`: `messages` in which calls and results have roles of their own (`tool_call`, `tool_response`), `tools`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actune.core.types import Conversation, Message, Source
+from actune.formats.assemble import assemble
+from actune.formats.fields import Placed, read_items, read_optional_text, read_text
+from actune.formats.openai import read_message
+from actune.formats.speech import append_calls
+from actune.formats.tools import read_tools
+
+_PLAIN = {"system", "developer", "user", "assistant", "tool", "function"}
+_RESULTS = {"tool_response", "observation"}
+_CALLS = {"tool_call", "function_call"}
+
+
+def detect(row: Mapping[str, Any]) -> bool:
+    """Whether the row has this shape: `messages` of plain roles, tool_call and tool_response."""
+    items = row.get("messages")
+    if not isinstance(items, (list, tuple)) or not items:
+        return False
+    return all(isinstance(item, Mapping) and item.get("role") in _PLAIN | _CALLS | _RESULTS for item in items)
+
+
+def read(row: Mapping[str, Any], source: Source) -> Conversation:
+    """Return a row as a conversation; messages of plain roles are read as in the openai format.
+
+    Raises:
+        DataError: what is wrong, with the place in the row (`messages[2].content`).
+    """
+    repairs: list[str] = []
+    tools = read_tools(row.get("tools"), "tools", repairs)
+    placed: list[Placed] = []
+    system = read_optional_text(row, "system")
+    if system:
+        placed.append(Placed(Message(role="system", content=system), "system"))
+    for index, item in enumerate(read_items(row, "messages")):
+        place = f"messages[{index}]"
+        role = item.get("role")
+        if role in _CALLS:
+            append_calls(placed, item, "content", place, repairs)
+        elif role in _RESULTS:
+            text = read_text(item.get("content"), f"{place}.content")
+            call_id = item.get("tool_call_id")
+            result = Message(role="tool", content=text, tool_call_id=None if call_id is None else str(call_id))
+            placed.append(Placed(result, place))
+        else:
+            placed.append(Placed(read_message(item, place, repairs), place))
+    return assemble(placed, row, source, tools=tools, repairs=repairs)
