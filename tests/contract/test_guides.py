@@ -1,0 +1,71 @@
+"""The written guides: both languages say the same, flags exist, quoted rows are those of the examples."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from actune.config.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIRS = [("README.md", "README.zh.md"), ("docs/guide.md", "docs/guide.zh.md")]
+PAGES = [page for pair in PAIRS for page in pair]
+# Flags of other programs and commands, and those that are settings of one command only.
+OTHER_FLAGS = {"nproc_per_node", "master_port", "tokenizer", "out", "model", "data", "row", "to", "verify", "json"}
+
+
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def code_blocks(page, language):
+    """Return the blocks without their comments, which are in the language of the page."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", read(page), flags=re.DOTALL)
+    return [re.sub(r"\s*#.*", "", block) for block in blocks]
+
+
+def leaf_names(model):
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaf_names(kind)
+        else:
+            yield name
+
+
+@pytest.mark.parametrize(("english", "chinese"), PAIRS)
+def test_both_languages_show_the_same_commands_and_sections(english, chinese):
+    for language in ("bash", "python"):
+        assert code_blocks(english, language) == code_blocks(chinese, language)
+    levels = [re.findall(r"^#+(?= )", read(page), flags=re.MULTILINE) for page in (english, chinese)]
+    assert levels[0] == levels[1]
+    rows = [len(re.findall(r"^\|", read(page), flags=re.MULTILINE)) for page in (english, chinese)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_are_settings(page):
+    known = set(leaf_names(Settings)) | OTHER_FLAGS
+    flags = set(re.findall(r"(?<![\w-])--(\w+)", read(page)))
+    assert flags - known == set()
+
+
+@pytest.mark.parametrize("page", ["docs/guide.md", "docs/guide.zh.md"])
+def test_the_quoted_row_is_an_example(page):
+    quoted = re.search(r"```text\n(.*?)\n```", read(page), flags=re.DOTALL)
+    assert quoted is not None
+    texts = [part.split("\n", 1) for part in quoted.group(1).split("from: ")[1:]]
+    turns = [(role, text.strip("\n")) for role, text in texts]
+    lines = (ROOT / "examples" / "agent.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [[(turn["from"], turn["value"]) for turn in json.loads(line)["conversations"]] for line in lines]
+    assert turns in [row[: len(turns)] for row in rows]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", read(page))
+    assert targets
+    missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
+    assert missing == []
