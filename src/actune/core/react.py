@@ -7,7 +7,6 @@ recipe ("Agent fine-tuning best practices"), byte for byte.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from actune.core.errors import DataError
 from actune.core.types import Message, ToolCall, ToolSpec
+from actune.core.values import read_literal
 
 Language = Literal["en", "zh"]
 
@@ -159,15 +159,15 @@ def read_turn(text: str) -> list[Message]:
         DataError: see `parse_step`; the message shows the offending text.
     """
     messages: list[Message] = []
-    for step, observation in _split(text):
+    steps = list(_split(text))
+    for number, (step, observation) in enumerate(steps, 1):
         messages.append(read_message(step))
         if observation is not None:
             content = observation.removeprefix(" ").removesuffix("\n")
-            source = None if f" {content}\n" == observation else observation
+            # Where nothing follows, no line break does either.
+            normal = f" {content}" if number == len(steps) else f" {content}\n"
+            source = None if observation == normal else observation
             messages.append(Message(role="tool", content=content, source_text=source))
-    last = messages[-1]
-    if last.role == "tool" and last.source_text is not None and f" {last.content}" == last.source_text:
-        messages[-1] = Message(role="tool", content=last.content)  # nothing follows: no line break either
     return messages
 
 
@@ -214,17 +214,7 @@ def _split(text: str) -> Iterator[tuple[Step, str | None]]:
 
 def _read_step(text: str, marks: list[tuple[str, int, int]], start: int, index: int) -> tuple[Step, int | None, int]:
     """Read a step from `start`; returns it, where its observation begins (or None), and the next marker index."""
-
-    def next_mark(after: int, kinds: tuple[str, ...]) -> int:
-        return next((i for i in range(after, len(marks)) if marks[i][0] in kinds), len(marks))
-
-    def clip(begin: int, mark: int) -> str:
-        return text[begin : marks[mark][1] if mark < len(marks) else len(text)].strip()
-
-    opening = next_mark(index, ("Action", "Action Input", "Observation", "Final Answer"))
-    before = clip(start, opening)
-    if index < len(marks) and marks[index][0] == "Thought" and not text[start : marks[index][1]].strip():
-        before = before.removeprefix("Thought:").strip()
+    opening = _next_mark(marks, index, ("Action", "Action Input", "Observation", "Final Answer"))
     kind = marks[opening][0] if opening < len(marks) else None
     if kind is None:
         raise _fault("thought-only", "a Thought with neither Action nor Final Answer", text[start:])
@@ -232,24 +222,35 @@ def _read_step(text: str, marks: list[tuple[str, int, int]], start: int, index: 
         raise _fault("input-without-action", "'Action Input:' without 'Action:'", text[start:])
     if kind == "Observation":
         raise _fault("observation-without-action", "'Observation:' without 'Action:'", text[start:])
-    if kind == "Final Answer":
-        late = next_mark(opening, ("Observation",))
-        if late < len(marks):
-            raise _fault("text-after-answer", "'Observation:' at a line start after 'Final Answer:'", text[start:])
-        answer = clip(marks[opening][2], len(marks))
-        return Step(before, None, None, answer, text[start:]), None, len(marks)
+    thought = text[start : marks[opening][1]].strip().removeprefix("Thought:").strip()
+    if kind == "Action":
+        return _read_call(text, marks, start, opening, thought)
+    if _next_mark(marks, opening, ("Observation",)) < len(marks):
+        raise _fault("text-after-answer", "'Observation:' at a line start after 'Final Answer:'", text[start:])
+    return Step(thought, None, None, text[marks[opening][2] :].strip(), text[start:]), None, len(marks)
+
+
+def _read_call(
+    text: str, marks: list[tuple[str, int, int]], start: int, opening: int, thought: str
+) -> tuple[Step, int | None, int]:
+    action = text[marks[opening][1] :]
     if opening + 1 >= len(marks) or marks[opening + 1][0] != "Action Input":
-        raise _fault("action-without-input", "'Action:' without 'Action Input:'", text[marks[opening][1] :])
-    name = clip(marks[opening][2], opening + 1)
+        raise _fault("action-without-input", "'Action:' without 'Action Input:'", action)
+    name = text[marks[opening][2] : marks[opening + 1][1]].strip()
     if not name or "\n" in name:
-        raise _fault("action-without-name", "'Action:' is not followed by one tool name", text[marks[opening][1] :])
+        raise _fault("action-without-name", "'Action:' is not followed by one tool name", action)
     close = opening + 2
-    if close < len(marks) and marks[close][0] != "Observation":
-        raise _fault("text-after-input", "'Action Input:' is not followed by 'Observation:'", text[marks[opening][1] :])
-    arguments = clip(marks[opening + 1][2], close)
     if close >= len(marks):
-        return Step(before, name, arguments, None, text[start:]), None, close
-    return Step(before, name, arguments, None, text[start : marks[close][2]]), marks[close][2], close + 1
+        return Step(thought, name, text[marks[opening + 1][2] :].strip(), None, text[start:]), None, close
+    if marks[close][0] != "Observation":
+        raise _fault("text-after-input", "'Action Input:' is not followed by 'Observation:'", action)
+    arguments = text[marks[opening + 1][2] : marks[close][1]].strip()
+    step = Step(thought, name, arguments, None, text[start : marks[close][2]])
+    return step, marks[close][2], close + 1
+
+
+def _next_mark(marks: list[tuple[str, int, int]], after: int, kinds: tuple[str, ...]) -> int:
+    return next((i for i in range(after, len(marks)) if marks[i][0] in kinds), len(marks))
 
 
 def _fault(code: str, what: str, text: str) -> DataError:
@@ -360,10 +361,7 @@ def _read_list(text: str, start: int) -> tuple[tuple[Mapping[str, Any], ...], in
     except (ValueError, RecursionError):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
-        try:
-            value = ast.literal_eval(text[start:end].strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            return None
+        value = read_literal(text[start:end])
     if not isinstance(value, list):
         return None
     if not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in value):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from actune.core.errors import DataError
+from actune.core.values import read_value
 
 Role = Literal["system", "user", "assistant", "tool"]
 # The text that a row was written in: ReAct with English or Chinese instructions, or messages.
@@ -60,7 +58,7 @@ class ToolCall:
         Raises:
             DataError: code `arguments-unreadable` when the text is neither, or is no object.
         """
-        value = _read_value(self.arguments)
+        value = read_value(self.arguments)
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise DataError(
                 f"the arguments of {self.name!r} are no JSON object: {_shorten(self.arguments)}",
@@ -106,30 +104,6 @@ class Conversation:
     id: str | None = None
     system_source: str | None = None
     repairs: tuple[str, ...] = ()
-
-
-def _read_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
-    return value if _is_json(value) else None
-
-
-def _is_json(value: Any) -> bool:  # noqa: ANN401 - any Python literal
-    if value is None or isinstance(value, (str, bool, int)):
-        return True
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, list):
-        return all(_is_json(item) for item in value)
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
-    return False
 
 
 def _shorten(text: str, limit: int = 80) -> str:

@@ -28,7 +28,7 @@ class Loss:
 _USE_REACT = "use --dialect react, or give another template with --chat_template"
 
 
-def find_losses(conversation: Conversation, turns: Sequence[Turn], *, dialect: str) -> list[Loss]:
+def find_losses(conversation: Conversation, turns: Sequence[Turn], *, dialect: str, stops: Sequence[str]) -> list[Loss]:
     """Return every loss of a rendered conversation, in order of messages; an empty list means it is faithful."""
     if not turns:
         return []
@@ -43,7 +43,7 @@ def find_losses(conversation: Conversation, turns: Sequence[Turn], *, dialect: s
         if dialect == "chat" or not conversation.tools:
             losses.extend(_answer_losses(turn.index, message, completion))
         else:
-            losses.extend(_react_losses(turn.index, message, completion))
+            losses.extend(_react_losses(turn.index, message, completion, stops))
     return losses
 
 
@@ -51,7 +51,9 @@ def _tool_losses(tools: Sequence[ToolSpec], prompt: str) -> Iterator[Loss]:
     for number, tool in enumerate(tools):
         where = f"tools[{number}]"
         if tool.name not in prompt:
-            yield Loss(code="tool-lost", field=where, message=f"tool {tool.name!r} is not in the prompt", fix=_USE_REACT)
+            yield Loss(
+                code="tool-lost", field=where, message=f"tool {tool.name!r} is not in the prompt", fix=_USE_REACT
+            )
             continue
         lines = [line.strip() for line in tool.description.splitlines() if line.strip()]
         properties = tool.parameters.get("properties")
@@ -92,10 +94,14 @@ def _answer_losses(index: int, message: Message, completion: str) -> Iterator[Lo
             yield Loss(code="arguments-escaped", field=f"{place}.arguments", message=what, fix=_USE_REACT)
 
 
-def _react_losses(index: int, message: Message, completion: str) -> Iterator[Loss]:
+def _react_losses(index: int, message: Message, completion: str, stops: Sequence[str]) -> Iterator[Loss]:
     """A ReAct completion must be read back as the message it was written from."""
     where = f"messages[{index}]"
     text = react.write_step(message)
+    for stop in stops:
+        if stop in text:
+            what = f"the assistant's text contains the stop {stop!r}; a server would cut it there"
+            yield Loss(code="stop-inside", field=where, message=what, fix="remove it from the row")
     try:
         read = react.read_message(react.parse_step(text))
     except DataError as error:

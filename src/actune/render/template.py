@@ -54,14 +54,16 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+_GLOBALS: dict[str, Any] = {"raise_exception": _raise_exception, "dict": _Dict()}
+
+
 @lru_cache(maxsize=64)
 def _compile(text: str) -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["dict"] = _Dict()
+    environment.globals.update(_GLOBALS)
     return environment.from_string(text)
 
 

@@ -1,0 +1,46 @@
+"""Values written as text by models and data sets: JSON, or a Python literal. Nothing is ever evaluated."""
+
+from __future__ import annotations
+
+import ast
+import io
+import itertools
+import json
+import math
+import tokenize
+from typing import Any
+
+
+def read_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the JSON value of a text, None when it is neither JSON nor a plain Python literal."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return read_literal(text)
+
+
+def read_literal(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value of a Python literal that JSON could hold, else None.
+
+    Strings side by side are refused: Python would join them, and in data they are unescaped quotes.
+    """
+    text = text.strip()
+    try:
+        value = ast.literal_eval(text)
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError, tokenize.TokenError):
+        return None
+    joined = any(one == two == tokenize.STRING for one, two in itertools.pairwise(kinds))
+    return value if not joined and _is_json(value) else None
+
+
+def _is_json(value: Any) -> bool:  # noqa: ANN401 - any Python literal
+    if value is None or isinstance(value, (str, bool, int)):
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return all(_is_json(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    return False
