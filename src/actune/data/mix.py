@@ -180,7 +180,7 @@ def generator(seed: int, purpose: str) -> np.random.RandomState:
 
 
 def _exact(number: float) -> Fraction:
-    """Return the decimal number as the user wrote it: 0.1 x 25 is 2.5 and rounds up, whatever its binary form."""
+    """Return the decimal number as the user wrote it: 0.3 x 5 is 1.5 and rounds up, whatever its binary form."""
     return Fraction(repr(float(number)))
 
 

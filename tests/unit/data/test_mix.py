@@ -36,7 +36,7 @@ def test_the_reference_mixture():
     [
         (100, -1, 0.0, 100, 0),
         (100, -1, 0.25, 100, 25),
-        (25, -1, 0.1, 25, 3),  # 2.5 rounds half up, though 0.1 is below one tenth in binary
+        (5, -1, 0.3, 5, 2),  # 1.5 rounds half up, though 0.3 is a little less in binary
         (100, 90, 2.0, 30, 60),
         (100, 10, 2.0, 3, 7),
         (100, 11, 2.0, 4, 7),
