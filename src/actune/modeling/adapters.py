@@ -1,0 +1,139 @@
+"""LoRA adapters that peft loads: attach, save, merge.
+
+Tied embeddings: peft keeps the delta of the input embedding on the input side, where it belongs; the LM head goes on
+reading the plain shared matrix. A merge that writes the delta into the shared matrix would change the head as well, so
+`merge_adapter` gives the head its own copy first.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import Embedding as LoraEmbedding
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from actune.core.errors import ModelError
+from actune.modeling.files import atomic_folder
+
+_NAME = "default"
+
+
+def attach_adapter(
+    model: PreTrainedModel, *, modules: Sequence[str], rank: int, alpha: float, dropout: float, seed: int
+) -> PeftModel:
+    """Put fresh LoRA adapters on the named modules; base weights are frozen, adapter weights are fp32 and seeded."""
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it; fractions are fine
+        lora_dropout=dropout,
+        target_modules=list(modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        # Both warn of what is handled here: merging with tied embeddings, and the layout of Conv1D weights.
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """Return the transformers model inside a peft model, or the model itself."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, PreTrainedModel)
+    return inner
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the adapter's tensors under the names of its file, never the base embedding; contiguous, on the CPU."""
+    state = get_peft_model_state_dict(model, adapter_name=_NAME, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+
+
+def write_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the two files that peft loads into an existing folder; the same adapter gives the same bytes."""
+    save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config: dict[str, Any] = dict(model.peft_config[_NAME].to_dict(), inference_mode=True)
+    # A set has another order in every process.
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"] = sorted(config["target_modules"])
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Save the adapter so that `peft.PeftModel.from_pretrained` loads it; the folder appears whole or not at all."""
+    with atomic_folder(folder) as partial:
+        write_adapter(model, partial)
+
+
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """Write the adapter into the weights and return the plain model; `model` itself is used up.
+
+    Sums are formed in fp32 and stored in the dtype of the base weights. Where embedding and head share a matrix and
+    either carries an adapter, the result is untied: `tie_word_embeddings` is False and the head has its own weight.
+
+    Raises:
+        ModelError: a part of the adapter is no plain LoRA on a linear layer or embedding.
+    """
+    inner = unwrap(model)
+    layers: dict[str, Any] = {
+        name: module for name, module in inner.named_modules() if isinstance(module, BaseTunerLayer)
+    }
+    for name, layer in layers.items():
+        _check_plain(name, layer)
+    _untie(inner)
+    with torch.no_grad():
+        for name, layer in layers.items():
+            base: Any = layer.get_base_layer()
+            delta = layer.get_delta_weight(_NAME).float()
+            base.weight.data = (base.weight.data.float() + delta).to(base.weight.dtype)
+            base.requires_grad_(True)
+            parent, _, leaf = name.rpartition(".")
+            setattr(inner.get_submodule(parent), leaf, base)
+    if hasattr(inner, "peft_config"):
+        delattr(inner, "peft_config")
+    return inner.requires_grad_(True).eval()
+
+
+def _check_plain(name: str, layer: BaseTunerLayer) -> None:
+    plain = isinstance(layer, (LoraLinear, LoraEmbedding)) and _NAME in layer.scaling
+    if plain and isinstance(layer, LoraLinear):
+        plain = not any(layer.lora_bias.values()) and not layer.lora_magnitude_vector
+    if not plain:
+        raise ModelError(
+            f"{name} carries a {type(layer).__module__}.{type(layer).__name__} that is no plain LoRA; it cannot be merged",
+            fix="merge it with the tool that made it",
+        )
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give the head its own weight where it shares the embedding's and one of the two carries an adapter."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    adapted = any(isinstance(module, BaseTunerLayer) for module in ends)
+    plain: list[Any] = [module.get_base_layer() if isinstance(module, BaseTunerLayer) else module for module in ends]
+    embedding, head = plain
+    if not adapted or head is None or head.weight is not embedding.weight:
+        return
+    weight: torch.Tensor = embedding.weight
+    head.weight = nn.Parameter(weight.detach().clone())
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    # Saving drops the weights that this names as copies.
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and hasattr(module, "all_tied_weights_keys"):
+            module.all_tied_weights_keys = {}

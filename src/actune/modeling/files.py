@@ -1,0 +1,111 @@
+"""Folders that are there whole or not at all: written beside, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from actune.core.errors import CheckpointError
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `final`; it takes the place of `final` when the block ends without an error.
+
+    Raises:
+        CheckpointError: the folder cannot be written; what was at `final` before is still there.
+    """
+    partial = final.with_name(f".{final.name}{_PARTIAL}")
+    try:
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            _flush(partial)
+            _swap(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise explain_write(final, error) from error
+
+
+def atomic_text(path: Path, text: str) -> None:
+    """Replace a text file whole.
+
+    Raises:
+        CheckpointError: the file cannot be written; the earlier one is still there.
+    """
+    partial = path.with_name(f".{path.name}{_PARTIAL}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _flush_one(partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise explain_write(path, error) from error
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what an interrupted process left half-written in a folder."""
+    for partial in folder.glob(f".*{_PARTIAL}"):
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def explain_write(path: Path, error: OSError) -> CheckpointError:
+    """Return the error to show when `path` cannot be written: why, and how much room its disk has."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        free = f"{shutil.disk_usage(place).free / 2**20:.0f} MiB free on its disk"
+    except OSError:
+        free = "its disk cannot be read"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CheckpointError(
+        f"cannot write {path}: {'the disk is full' if full else error.strerror or error} ({free}); "
+        "nothing half-written is left there and earlier checkpoints are intact",
+        fix="free some room or use another --output_dir, then go on with --resume auto" if full else None,
+    )
+
+
+def _flush(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        _flush_one(path)
+    _flush_one(folder)
+
+
+def _flush_one(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap(partial: Path, final: Path) -> None:
+    if final.exists():
+        old = final.with_name(f".{final.name}.old{_PARTIAL}")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        try:
+            partial.rename(final)
+        except OSError:
+            old.rename(final)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.rename(final)
+    if os.name != "nt":
+        _flush_one(final.parent)

@@ -1,0 +1,124 @@
+"""Which modules carry adapters: setting `lora_target_modules` to an explicit, sorted list of module names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from actune.core.errors import ModelError
+
+# Query, key and value projections, one by one or fused, under the names that transformers' models use.
+_ATTENTION_INPUTS = frozenset(
+    [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "query",
+        "key",
+        "value",
+        "q_lin",
+        "k_lin",
+        "v_lin",
+        "qkv_proj",
+        "query_key_value",
+        "c_attn",
+        "Wqkv",
+        "wqkv",
+        "qkv",
+        "W_pack",
+        "in_proj_qkv",
+    ]
+)
+# Choosing experts is not what is fine-tuned: adapters on routers upset the balance that pre-training reached.
+_ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """`modules`: full names, sorted. `notices`: what a reader of the setting might wrongly take as included."""
+
+    modules: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+
+def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
+    """Return the modules that carry adapters.
+
+    `ALL`: every linear layer of the blocks and the input embedding, `ALL+head`: the LM head too, `DEFAULT`: query, key
+    and value projections, else names; a name stands for each module whose dotted name is it or ends in it. Routers of
+    mixtures of experts are taken only by name.
+
+    Raises:
+        ModelError: a name, or the whole setting, matches no module that can carry an adapter.
+    """
+    modules = dict(model.named_modules())
+    candidates = {name: module for name, module in modules.items() if _can_adapt(module)}
+    chosen: set[str] = set()
+    for name in names:
+        found = _match(model, modules, candidates, name)
+        if not found:
+            raise _unmatched(name, modules, candidates)
+        chosen |= found
+    if not chosen:
+        raise ModelError("no LoRA target is named", fix="set lora_target_modules to ALL, DEFAULT or names")
+    fused = _fused_experts(model) if {"ALL", "ALL+head"} & set(names) else []
+    notices = (
+        (f"{len(fused)} expert matrices are kept in one tensor each ({fused[0]} ...) and carry no adapter",)
+        if fused
+        else ()
+    )
+    return Targets(modules=tuple(sorted(chosen)), notices=notices)
+
+
+def _match(
+    model: PreTrainedModel, modules: dict[str, nn.Module], candidates: dict[str, nn.Module], name: str
+) -> set[str]:
+    blocks = {key for key in candidates if _in_block(key) and not _is_router(key, modules)}
+    if name == "DEFAULT":
+        return {key for key in blocks if key.rpartition(".")[2] in _ATTENTION_INPUTS}
+    if name not in ("ALL", "ALL+head"):
+        return {key for key in candidates if key == name or key.endswith(f".{name}")}
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    chosen = {key for key in blocks if not isinstance(modules[key], nn.Embedding) and modules[key] is not head}
+    chosen |= {key for key, module in candidates.items() if module is embedding}
+    if name == "ALL+head":
+        chosen |= {key for key, module in candidates.items() if module is head}
+    return chosen
+
+
+def _can_adapt(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, nn.Embedding, Conv1D))
+
+
+def _in_block(name: str) -> bool:
+    return any(part.isdigit() for part in name.split("."))
+
+
+def _is_router(name: str, modules: dict[str, nn.Module]) -> bool:
+    parent, _, leaf = name.rpartition(".")
+    return leaf in _ROUTERS and hasattr(modules[parent], "experts")
+
+
+def _fused_experts(model: PreTrainedModel) -> list[str]:
+    return [name for name, weight in model.named_parameters() if weight.ndim == 3 and ".experts." in name]
+
+
+def _unmatched(name: str, modules: dict[str, nn.Module], candidates: dict[str, nn.Module]) -> ModelError:
+    leaves = sorted({key.rpartition(".")[2] for key in candidates})
+    others = [key for key in modules if key and (key == name or key.endswith(f".{name}"))]
+    if others:
+        what = f"{others[0]} is a {type(modules[others[0]]).__name__}, which cannot carry an adapter"
+    elif name == "DEFAULT":
+        what = "no query, key or value projection is known for this architecture"
+    else:
+        what = "no module has that name"
+    close = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    return ModelError(
+        f"LoRA target {name!r} matches nothing: {what}", fix=f"{hint}This model has {', '.join(leaves)}; or use ALL"
+    )
