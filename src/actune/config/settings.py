@@ -9,11 +9,16 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _write_switch(value: object) -> object:
+    """Return True and False as the words, so that `gradient_checkpointing=True` works from Python."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class Group(BaseModel):
@@ -114,7 +119,7 @@ class TuningSettings(Group):
     )
     lora_rank: Positive = Field(default=8, description="Rank of the adapters.")
     lora_alpha: Annotated[float, Field(gt=0)] = Field(
-        default=32, description="Adapter output is scaled by alpha / rank."
+        default=32.0, description="Adapter output is scaled by alpha / rank."
     )
     lora_dropout_p: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.05, description="Dropout on the adapter input."
@@ -128,7 +133,7 @@ class TuningSettings(Group):
 class TrainingSettings(Group):
     """The optimisation."""
 
-    num_train_epochs: Annotated[float, Field(gt=0)] = Field(default=2, description="Passes over the rows.")
+    num_train_epochs: Annotated[float, Field(gt=0)] = Field(default=2.0, description="Passes over the rows.")
     max_steps: Annotated[int, Field(ge=-1)] = Field(
         default=-1, description="Stop after so many optimiser steps; -1: by epochs."
     )
@@ -160,7 +165,7 @@ class TrainingSettings(Group):
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(
         default=0.5, description="Gradient norm is clipped to this; 0: not clipped."
     )
-    gradient_checkpointing: Literal["true", "false", "auto"] = Field(
+    gradient_checkpointing: Annotated[Literal["true", "false", "auto"], BeforeValidator(_write_switch)] = Field(
         default="auto",
         description="Recompute activations in the backward pass: less memory, about a third more time. auto: only where a step would not fit the device.",
     )
