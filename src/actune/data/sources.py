@@ -1,0 +1,220 @@
+"""Rows of files and hubs: read, located by line, turned into conversations; what cannot be read is quarantined."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actune.core.errors import ConfigError, DataError
+from actune.core.types import Conversation, Source
+from actune.data.hub import DATA_PATTERNS, download_dataset, is_hub_id, near_entries
+from actune.data.rows import SUFFIXES, Row, scan_file
+from actune.formats import registry
+
+REGISTRY: Mapping[str, str] = {"ms-agent": "ms:iic/ms_agent", "ms-bench": "ms:iic/ms_bench"}
+"""Names of the reference recipe and the datasets they stand for; a local file of the same name wins."""
+
+_DETECT_ROWS = 256
+"""Rows looked at to tell a file's format: calls may first appear some rows in, and looking is cheap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A row left out, and why: the parts of its error."""
+
+    source: Source
+    code: str
+    message: str
+    field: str | None = None
+    fix: str | None = None
+
+    @classmethod
+    def of(cls, source: Source, error: DataError) -> Quarantined:
+        """Return the entry of a row that raised `error`."""
+        return cls(source=source, code=error.code, message=error.message, field=error.field, fix=error.fix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The rows of one dataset as the user named it.
+
+    `available` is the number of readable rows before `#N` drew some; `notices` says what else was left out.
+    """
+
+    name: str
+    conversations: tuple[Conversation, ...]
+    quarantined: tuple[Quarantined, ...]
+    available: int
+    notices: tuple[str, ...] = ()
+
+
+def read_file(path: Path, *, dataset: str = "", shown: str | None = None) -> Iterator[Row]:
+    """Return an iterator over (source, raw row or DataError) of a jsonl, json, parquet or csv file, or a gz of one.
+
+    Blank lines are skipped. A row that cannot be decoded is a DataError, and reading goes on where the file type
+    allows it. `shown` is the name that errors give the file (default: the path as given).
+
+    Raises:
+        ConfigError: the file is missing, empty, unreadable or of another type; raised before the first row.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a file", fix=f"name a file in it{_some_entries(path)}")
+    if not path.is_file():
+        raise ConfigError(f"there is no file {str(path)!r}", fix=f"{near_entries(path)}check the path")
+    kind = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower()
+    if kind not in SUFFIXES:
+        raise ConfigError(
+            f"{path} is of no type that can be read", fix=f"types: {', '.join(SUFFIXES)}; rename or convert it"
+        )
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from error
+    if size == 0:
+        raise ConfigError(f"{path} is empty", fix="give a file with at least one row")
+    return scan_file(path, kind, dataset, shown if shown is not None else str(path))
+
+
+def read_conversations(
+    path: Path, *, dataset: str = "", format_name: str | None = None, shown: str | None = None
+) -> Iterator[tuple[Source, Conversation | DataError]]:
+    """Return an iterator over (source, conversation or DataError), a pair a row, in the order of the file.
+
+    The format is detected from the first rows unless `format_name` is given.
+
+    Raises:
+        ConfigError: see `read_file`; the format is unknown or ambiguous.
+    """
+    if format_name is not None:
+        registry.get(format_name)
+    rows = read_file(path, dataset=dataset, shown=shown)
+    head = list(itertools.islice(rows, _DETECT_ROWS))
+    if not head:
+        raise ConfigError(f"{shown or path} has no rows", fix="give a file with at least one row")
+    good = [row for _, row in head if not isinstance(row, DataError)]
+    if format_name is None and good:
+        try:
+            format_name = registry.detect_format(good)
+        except ConfigError as error:
+            raise ConfigError(f"{shown or path}: {error.message}", fix=error.fix) from None
+    return _convert(itertools.chain(head, rows), format_name)
+
+
+def _convert(rows: Iterable[Row], format_name: str | None) -> Iterator[tuple[Source, Conversation | DataError]]:
+    for source, row in rows:
+        if isinstance(row, DataError):
+            yield source, row
+            continue
+        if format_name is None:  # none of the first rows could be decoded
+            format_name = registry.detect_format([row])
+        try:
+            yield source, registry.read_row(row, source, format_name)
+        except DataError as error:
+            yield source, error
+
+
+def load_conversations(spec: str, *, format_name: str | None = None, seed: int = 42) -> Loaded:
+    """Return all rows of a dataset: a file, a folder of files, a registry name, `hf:owner/name` or `ms:owner/name`.
+
+    A suffix `#N` draws N of the readable rows without repetition, by `seed`, in their order.
+
+    Raises:
+        ConfigError: the dataset cannot be found or read, or its format is not known.
+        MissingExtraError: `ms:` without modelscope-hub.
+    """
+    name, count = _split_count(spec)
+    files, notices = _find_files(name)
+    conversations: list[Conversation] = []
+    quarantined: list[Quarantined] = []
+    for path, shown in files:
+        for source, result in read_conversations(path, dataset=name, format_name=format_name, shown=shown):
+            if isinstance(result, DataError):
+                quarantined.append(Quarantined.of(source, result))
+            else:
+                conversations.append(result)
+    available = len(conversations)
+    if count is not None and count < available:
+        chosen = sorted(random.Random(seed).sample(range(available), count))
+        conversations = [conversations[index] for index in chosen]
+    elif count is not None and count > available:
+        notices.append(f"{spec}: {count} rows were asked for, {available} can be read; all are used")
+    return Loaded(
+        name=name,
+        conversations=tuple(conversations),
+        quarantined=tuple(quarantined),
+        available=available,
+        notices=tuple(notices),
+    )
+
+
+def write_quarantine(path: Path, items: Iterable[Quarantined]) -> None:
+    """Write quarantine.jsonl: `{"file","line","code","message","field","reason","fix"}` a line.
+
+    "message" is the message concerned (`conversations[2]`), "field" the exact place, "reason" the text; keys that do
+    not apply are absent. The file appears whole or not at all.
+    """
+    lines = []
+    for item in items:
+        entry: dict[str, Any] = {"file": item.source.file, "line": item.source.line, "code": item.code}
+        place = re.match(r"(?:conversations|messages|history)\[\d+\]", item.field or "")
+        entry |= {} if place is None else {"message": place.group()}
+        entry |= {} if item.field is None else {"field": item.field}
+        entry["reason"] = item.message
+        entry |= {} if item.fix is None else {"fix": item.fix}
+        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text("".join(lines), encoding="utf-8", errors="backslashreplace", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", fix="check the folder and the disk") from error
+
+
+def _split_count(spec: str) -> tuple[str, int | None]:
+    name, mark, count = spec.rpartition("#")
+    if not mark or Path(spec).exists():
+        return spec, None
+    if not name or not re.fullmatch(r"[0-9]{1,12}", count) or int(count) == 0:
+        raise ConfigError(f"{spec!r}: after '#' stands how many rows to draw", fix="write for example ms-agent#1000")
+    return name, int(count)
+
+
+def _find_files(name: str) -> tuple[list[tuple[Path, str]], list[str]]:
+    """Return the files of a dataset with the name that errors give each, and notices."""
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        files = sorted(entry for entry in path.iterdir() if any(entry.match(pattern) for pattern in DATA_PATTERNS))
+        if not files:
+            raise ConfigError(f"the folder {name} has no data file", fix=f"types: {', '.join(SUFFIXES)}")
+        return [(file, str(file)) for file in files], []
+    if name and path.exists():
+        return [(path, name)], []
+    name = REGISTRY.get(name, name)
+    if is_hub_id(name):
+        download = download_dataset(name)
+        base = name.split("@")[0]
+        base = "/".join(base.split("/")[:2])
+        shown = [f"{base}/{file.relative_to(download.root).as_posix()}" for file in download.files]
+        return list(zip(download.files, shown, strict=True)), list(download.notices)
+    near = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = near_entries(path) or (f"did you mean {near[0]!r}? " if near else "")
+    raise ConfigError(
+        f"there is no dataset {name!r}: neither a file or folder nor a registry name",
+        fix=f"{hint}give a path, one of {', '.join(REGISTRY)}, or a hub id (hf:owner/name, ms:owner/name)",
+    )
+
+
+def _some_entries(folder: Path) -> str:
+    entries = sorted(entry.name for entry in folder.iterdir() if any(entry.match(p) for p in DATA_PATTERNS))
+    return f": {', '.join(entries[:5])}" if entries else ""
