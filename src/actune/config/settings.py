@@ -42,7 +42,7 @@ class ModelSettings(Group):
     )
     chat_template: str | None = Field(
         default=None,
-        description="Jinja file that replaces the tokenizer's chat template; needed for no model: without one, ChatML is used and said.",
+        description="Jinja file that replaces the tokenizer's chat template. A model without one gets ChatML, with a notice.",
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with the model. Off: such a model is refused."

@@ -1,0 +1,56 @@
+"""The commands, as cyclopts sees them. They are named by import string, so that help loads none of their work."""
+
+from __future__ import annotations
+
+from cyclopts import App, CycloptsError, Parameter
+
+from actune import __version__
+from actune.core.errors import ConfigError
+
+_HELP = """Fine-tune language models into tool-using agents: train exactly what the agent will see.
+
+`actune COMMAND --help` explains a command. Exit code: 0 done, 1 problems found, 2 the request was wrong.
+"""
+# name -> (help in the list of commands, usage)
+_COMMANDS = {
+    "sft": ("Fine-tune a model on agent, general and identity rows.", "[RECIPE.yaml] [--flag value ...]"),
+    "check": ("Check conversation files, with a model's chat template if one is given.", "DATA... [--model DIR] ..."),
+    "inspect": ("Show a row as the model is trained on it, with trained text marked.", "--model DIR --data FILE ..."),
+    "tokens": ("Write the token ids and training targets of every row.", "--model DIR --data FILE... --out OUT ..."),
+    "convert": ("Rewrite a conversation file in another format.", "IN OUT --to NAME ..."),
+    "export": ("Write a trained model in a form that others load.", "--model DIR --to merged --out DIR ..."),
+}
+
+
+def build_app() -> App:
+    """Return the cyclopts application with every command registered and none imported."""
+    app = App(
+        name="actune",
+        help=_HELP,
+        version=__version__,
+        usage="Usage: actune COMMAND [ARGUMENTS]",
+        help_format="markdown",
+        # Flags keep their underscores (cyclopts accepts dashes too), and only declared flags exist: no --no-x, --empty-x.
+        default_parameter=Parameter(name_transform=lambda name: name, negative=()),
+    )
+    for name, (summary, usage) in _COMMANDS.items():
+        module = "actune.cli.sft" if name == "sft" else "actune.cli.commands"
+        app.command(f"{module}:{name}", name=name, help=summary, usage=f"Usage: actune {name} {usage}")
+    return app
+
+
+def run_app(words: list[str]) -> int:
+    """Run one command and return its exit code.
+
+    Raises:
+        ConfigError: An unknown command or flag, or a value of the wrong type.
+        ActuneError: Whatever the command raises.
+    """
+    app = build_app()
+    app.suppress_keyboard_interrupt = False  # one policy for all commands, in failures.py
+    try:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        name = words[0] if words and words[0] in _COMMANDS else ""
+        raise ConfigError(str(error), fix=f"see `actune {name} --help`".replace("  ", " ")) from error
+    return result if isinstance(result, int) else 0

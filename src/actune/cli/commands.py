@@ -1,0 +1,138 @@
+"""The commands besides `sft`. Each names its flags and makes one call; the work is imported when it starts."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Dialect = Annotated[
+    Literal["auto", "react", "react_zh", "chat"],
+    Parameter(help="auto: ReAct for rows whose source is ReAct text, the template's own tool calls for others."),
+]
+Now = Annotated[date | None, Parameter(help="Date that templates see, YYYY-MM-DD. Default: today.")]
+FormatName = Annotated[str | None, Parameter(name="--format", help="Format of the rows. Default: detected per file.")]
+ChatTemplate = Annotated[str | None, Parameter(help="Jinja file that replaces the tokenizer's chat template.")]
+HistoryReasoning = Annotated[
+    Literal["as-data", "drop"], Parameter(help="Reasoning of earlier turns: as in the row, or dropped.")
+]
+RawControlTokens = Annotated[bool, Parameter(help="Encode control tokens inside user and tool text as control tokens.")]
+Overwrite = Annotated[bool, Parameter(help="Replace what is there already.")]
+Model = Annotated[str, Parameter(help="Folder or hub id of a model, or a run folder of sft.")]
+
+
+def tokens(  # noqa: PLR0913 - one parameter a flag
+    *,
+    model: Model,
+    data: Annotated[list[str], Parameter(consume_multiple=True, help="Conversation files.")],
+    out: Annotated[Path, Parameter(help="File to write, one JSON object a row.")],
+    dialect: Dialect = "auto",
+    now: Now = None,
+    format_name: FormatName = None,
+    chat_template: ChatTemplate = None,
+    history_reasoning: HistoryReasoning = "as-data",
+    raw_control_tokens: RawControlTokens = False,
+    max_length: Annotated[int, Parameter(help="Longer rows are written as errors; -1: no limit.")] = -1,
+) -> int:
+    """Write the token ids and training targets of every row. Needs tokenizer files only."""
+    from actune import recipes
+
+    return recipes.tokens(
+        model=model,
+        data=data,
+        dialect=dialect,
+        now=now,
+        out=out,
+        format_name=format_name,
+        chat_template=chat_template,
+        history_reasoning=history_reasoning,
+        raw_control_tokens=raw_control_tokens,
+        max_length=max_length,
+    )
+
+
+def inspect(  # noqa: PLR0913 - one parameter a flag
+    *,
+    model: Model,
+    data: Annotated[str, Parameter(help="Conversation file.")],
+    row: Annotated[int | None, Parameter(help="Row to show, from 1. Default: the first rows.")] = None,
+    html: Annotated[Path | None, Parameter(help="Write one self-contained page instead.")] = None,
+    dialect: Dialect = "auto",
+    now: Now = None,
+    format_name: FormatName = None,
+    chat_template: ChatTemplate = None,
+    history_reasoning: HistoryReasoning = "as-data",
+    raw_control_tokens: RawControlTokens = False,
+) -> int:
+    """Show a row as the model is trained on it: prompt and target of every turn, trained text marked."""
+    from actune import recipes
+
+    return recipes.inspect(
+        model=model,
+        data=data,
+        row=row,
+        html=html,
+        dialect=dialect,
+        now=now,
+        format_name=format_name,
+        chat_template=chat_template,
+        history_reasoning=history_reasoning,
+        raw_control_tokens=raw_control_tokens,
+    )
+
+
+def check(
+    data: Annotated[list[str], Parameter(name="DATA", help="Conversation files.")],
+    /,
+    *,
+    model: Annotated[str | None, Parameter(help="Check also that this model's template loses nothing.")] = None,
+    dialect: Dialect = "auto",
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
+    format_name: FormatName = None,
+    chat_template: ChatTemplate = None,
+    now: Now = None,
+) -> int:
+    """Check conversation files. Exit code 1 if there is any error."""
+    from actune import recipes
+
+    return recipes.check(
+        data=data,
+        model=model,
+        dialect=dialect,
+        json_output=json_output,
+        format_name=format_name,
+        chat_template=chat_template,
+        now=now,
+    )
+
+
+def convert(
+    source: Annotated[Path, Parameter(name="IN", help="File to read.")],
+    out: Annotated[Path, Parameter(name="OUT", help="File to write.")],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="Name of the format to write.")],
+    format_name: FormatName = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Rewrite a conversation file in another format."""
+    from actune import recipes
+
+    return recipes.convert(source=source, out=out, to=to, format_name=format_name, overwrite=overwrite)
+
+
+def export(
+    *,
+    model: Model,
+    to: Annotated[Literal["merged"], Parameter(help="merged: one model folder with the adapter worked in.")],
+    out: Annotated[Path, Parameter(help="Folder to write.")],
+    adapter: Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")] = None,
+    verify: Annotated[bool, Parameter(help="Compare logits with the adapter model.")] = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """Write a trained model in a form that others load."""
+    from actune import recipes
+
+    return recipes.export(model=model, adapter=adapter, to=to, out=out, verify=verify, overwrite=overwrite)
