@@ -66,7 +66,7 @@ def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"output_dir {folder} cannot be made: {error}", fix="give another --output_dir") from error
 
 
-def write_run(  # noqa: PLR0913 - the parts of the file
+def write_run(
     folder: Path,
     *,
     settings: Mapping[str, Any],

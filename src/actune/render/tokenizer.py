@@ -252,6 +252,30 @@ def load_templates(folder: Path, tokenizer: TextTokenizer, override: Path | None
     return ChatTemplates(plain=PLAIN, tools=PLAIN, origin="default (roles as words)")
 
 
+def save_tokenizer(tokenizer: TextTokenizer, templates: ChatTemplates, folder: Path) -> None:
+    """Write the tokenizer and the chat template so that every folder gives the same ids and the same text.
+
+    The class is written as PreTrainedTokenizerFast, which takes tokenizer.json as it is; other classes rebuild parts
+    of it, and which one is taken can depend on a config.json beside it.
+    """
+    origin = tokenizer.folder
+    if origin is None:
+        raise ModelError("a tokenizer that was not read from a folder cannot be saved", fix="use from_folder")
+    (folder / "tokenizer.json").write_bytes((origin / "tokenizer.json").read_bytes())
+    dropped = ("chat_template", "auto_map", "tokenizer_file")
+    config = {key: value for key, value in tokenizer.config.items() if key not in dropped}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    text = json.dumps(config, ensure_ascii=False, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    if templates.plain == templates.tools:
+        (folder / "chat_template.jinja").write_text(templates.plain, encoding="utf-8")
+    else:  # two templates have no file of their own
+        named = [{"name": "default", "template": templates.plain}, {"name": "tool_use", "template": templates.tools}]
+        config["chat_template"] = named
+        text = json.dumps(config, ensure_ascii=False, indent=2) + "\n"
+        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object from a file; an absent file is an empty one.
 

@@ -1,0 +1,67 @@
+"""What a person is shown of the data: the table of a run, and rows with their trained spans marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from actune.core.types import Conversation
+from actune.data.prepare import Prepared
+from actune.render.encoder import EncodedTurn
+from actune.render.tokenizer import strip_marks
+from actune.render.tree import TokenTree
+
+
+def counts_table(prepared: Prepared) -> Table:
+    """Return the table of a run: per source rows, tokens, supervised tokens, left out, quarantined."""
+    table = Table(title="What the model will see", title_justify="left")
+    for name, justify in (
+        ("source", "left"), ("role", "left"), ("read", "right"), ("trained", "right"), ("tokens", "right"),
+        ("supervised", "right"), ("over-long", "right"), ("shortened", "right"), ("quarantined", "right"),
+        ("warnings", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify="left" if justify == "left" else "right")
+    total = [0, 0, 0]
+    for count in prepared.counts:
+        tally = count.tally
+        numbers = (
+            count.read, tally.rows, tally.tokens, tally.supervised, tally.over_long, tally.shortened,
+            tally.quarantined + count.unreadable, tally.warnings,
+        )  # fmt: skip
+        table.add_row(Text(count.name), count.role, *(f"{number:,}" for number in numbers))
+        if count.role != "validation":
+            total = [total[0] + tally.rows, total[1] + tally.tokens, total[2] + tally.supervised]
+    table.add_section()
+    table.add_row("all for training", "", "", *(f"{number:,}" for number in total), "", "", "", "")
+    return table
+
+
+def show_row(console: Console, conversation: Conversation, turns: Sequence[EncodedTurn], tree: TokenTree) -> None:
+    """Print one row: every turn's new prompt text, its completion marked, and counts.
+
+    Trained text is green and underlined, so that it is told apart without colour too; the rest is plain.
+    """
+    console.rule(f"{conversation.source}", align="left")
+    shown = ""
+    for number, turn in enumerate(turns, 1):
+        prompt, completion = strip_marks(turn.turn.prompt), strip_marks(turn.turn.completion)
+        rewritten = not prompt.startswith(shown)
+        title = f"turn {number}: prompt {turn.start} tokens, completion {len(turn.ids) - turn.start}"
+        title += f", weight {turn.weight:g}"
+        if rewritten:
+            title += "; the template rewrites what stood before, so the prompt is shown whole"
+        console.print(Text(title, style="bold"))
+        text = Text(prompt if rewritten else prompt[len(shown) :])
+        text.append(completion, style="green underline" if turn.weight > 0 else "dim")
+        console.print(text, soft_wrap=True)
+        shown = prompt + completion
+    console.print(
+        Text(
+            f"{len(tree)} tokens laid out, {len(tree.target_ids)} supervised "
+            f"({len(tree.target_ids) / max(len(tree), 1):.0%}), {'branching' if tree.has_branches else 'one line'}",
+            style="bold",
+        )
+    )

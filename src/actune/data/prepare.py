@@ -1,0 +1,190 @@
+"""The rows of a run: read, split, mixed and encoded, with a count of everything on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from actune.config.settings import Settings
+from actune.core.errors import ConfigError, DataError
+from actune.core.types import Conversation
+from actune.data.encode import Encoded, Tally, encode_rows
+from actune.data.identity import identity_rows
+from actune.data.mix import mix, plan_mix, plan_validation, split_validation
+from actune.data.sources import Loaded, Quarantined, load_conversations
+from actune.render.encoder import Encoder
+from actune.render.tree import TokenTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCount:
+    """One line of the table of a run: a source, its role, the rows read and chosen, and what became of them."""
+
+    name: str
+    role: str
+    read: int
+    unreadable: int
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that training needs of the data, and everything that a person must be told about it."""
+
+    train: list[TokenTree]
+    validation: list[TokenTree]
+    counts: tuple[SourceCount, ...]
+    quarantined: tuple[Quarantined, ...]
+    notices: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Conversations chosen for a run, not yet encoded."""
+
+    train: tuple[Conversation, ...]
+    validation: tuple[Conversation, ...]
+    loaded: tuple[tuple[str, Loaded], ...]
+    notices: tuple[str, ...]
+
+
+def choose_rows(settings: Settings) -> Rows:
+    """Read the sources and choose the rows: validation first, then the mixture, then identity rows.
+
+    Raises:
+        ConfigError: a source is missing or holds no readable row.
+        DataError: a row is wrong and the strategy is `error`.
+    """
+    data, seed = settings.data, settings.training.seed
+    agent = [_load(spec, data.format, settings) for spec in data.dataset]
+    rows = _conversations(agent)
+    train, validation = split_validation(rows, ratio=data.validation_ratio, seed=seed)
+    notices = plan_validation(len(rows), ratio=data.validation_ratio).notices
+    ratio = data.train_dataset_mix_ratio
+    general = [_load(spec, None, settings) for spec in data.train_dataset_mix_ds] if ratio > 0 else []
+    others = _conversations(general)
+    plan = plan_mix(len(train), len(others), sample=data.train_dataset_sample, ratio=ratio)
+    identity: tuple[Conversation, ...] = ()
+    if data.self_cognition_sample:
+        identity = identity_rows(
+            data.self_cognition_sample, names=data.model_name, authors=data.model_author, seed=seed
+        )
+    loaded = [("agent", one) for one in agent] + [("general", one) for one in general]
+    return Rows(
+        train=mix(train, others, identity, plan, seed),
+        validation=validation,
+        loaded=tuple(loaded),
+        notices=(*notices, *plan.notices),
+    )
+
+
+def prepare(
+    settings: Settings, rows: Rows, encoder: Encoder, *, advance: Callable[[], None] = lambda: None
+) -> Prepared:
+    """Return the encoded rows of a run and the account of what was left out; `advance` is called after each row.
+
+    Raises:
+        DataError: a row is wrong and the strategy is `error`, or a source has no row left.
+    """
+    train, validation = (
+        encode_rows(
+            part,
+            encoder,
+            max_length=settings.data.max_length,
+            truncation=settings.data.truncation_strategy,
+            strategy=settings.data.check_dataset_strategy,
+            advance=advance,
+        )
+        for part in (rows.train, rows.validation)
+    )
+    unreadable = [item for _, loaded in rows.loaded for item in loaded.quarantined]
+    _refuse_empty(rows, train)
+    return Prepared(
+        train=train.trees,
+        validation=validation.trees,
+        counts=tuple(_count(rows, train, validation)),
+        quarantined=tuple(_unique([*unreadable, *train.quarantined, *validation.quarantined])),
+        notices=(*rows.notices, *_warning_notices(train, validation)),
+        fingerprint=fingerprint([*train.trees, *validation.trees]),
+    )
+
+
+def fingerprint(trees: Iterable[TokenTree]) -> str:
+    """Return a hash of ids, structure, targets and weights: equal data, equal fingerprint."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        arrays = (
+            tree.input_ids, tree.positions, tree.end, tree.target_positions, tree.target_ids, tree.target_weights,
+        )  # fmt: skip
+        for array in arrays:
+            digest.update(len(array).to_bytes(8, "little"))
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _load(spec: str, format_name: str | None, settings: Settings) -> Loaded:
+    loaded = load_conversations(spec, format_name=format_name, seed=settings.training.seed)
+    if loaded.quarantined and settings.data.check_dataset_strategy == "error":
+        first = loaded.quarantined[0]
+        place = f", {first.field}" if first.field else ""
+        raise DataError(f"{first.source}{place}: {first.message}", code=first.code, field=first.field, fix=first.fix)
+    if not loaded.conversations:
+        first = loaded.quarantined[0] if loaded.quarantined else None
+        reason = f"; the first of {len(loaded.quarantined)}: {first.source}: {first.message}" if first else ""
+        raise ConfigError(
+            f"{spec} holds no readable row{reason}", fix=(first.fix if first else None) or "check the file"
+        )
+    return loaded
+
+
+def _conversations(sources: Sequence[Loaded]) -> tuple[Conversation, ...]:
+    return tuple(row for loaded in sources for row in loaded.conversations)
+
+
+def _refuse_empty(rows: Rows, train: Encoded) -> None:
+    """A source that vanishes as a whole is a wrong setting, not a few bad rows."""
+    wanted = {row.source.dataset for row in rows.train}
+    for name in sorted(wanted):
+        tally = train.tallies.get(name)
+        if tally is None or tally.rows:
+            continue
+        first = next(item for item in train.quarantined if item.source.dataset == name)
+        raise DataError(
+            f"no row of {name} can be trained on; the first: {first.source}: {first.message}",
+            code=first.code,
+            field=first.field,
+            fix=first.fix,
+        )
+
+
+def _count(rows: Rows, train: Encoded, validation: Encoded) -> list[SourceCount]:
+    counts = []
+    roles = {loaded.name: (role, loaded) for role, loaded in rows.loaded}
+    for name in dict.fromkeys([*roles, *train.tallies]):
+        role, loaded = roles.get(name, ("identity", None))
+        read = len(loaded.conversations) + len(loaded.quarantined) if loaded else 0
+        bad = len(loaded.quarantined) if loaded else 0
+        tally = train.tallies.get(name, Tally())
+        counts.append(SourceCount(name=name, role=role, read=read or tally.rows, unreadable=bad, tally=tally))
+    for name, tally in validation.tallies.items():
+        read = tally.rows + tally.over_long + tally.quarantined
+        counts.append(SourceCount(name=name, role="validation", read=read, unreadable=0, tally=tally))
+    return counts
+
+
+def _warning_notices(*parts: Encoded) -> list[str]:
+    """One line for each kind of warning: how many rows, and the first."""
+    first: dict[str, str] = {}
+    rows: dict[str, set[str]] = {}
+    for encoded in parts:
+        for conversation, finding in encoded.warnings:
+            first.setdefault(finding.code, f"{conversation.source}, {finding.field}: {finding.message}")
+            rows.setdefault(finding.code, set()).add(str(conversation.source))
+    return [f"{code} in {len(rows[code])} rows, for example {example}" for code, example in first.items()]
+
+
+def _unique(items: Iterable[Quarantined]) -> list[Quarantined]:
+    """A row that was drawn several times is listed once."""
+    return list({(item.source.file, item.source.line, item.code): item for item in items}.values())

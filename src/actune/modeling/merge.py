@@ -1,0 +1,74 @@
+"""Export of a merged model: adapter worked into the weights, written as an ordinary model folder, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from actune.core.errors import ModelError
+from actune.modeling.adapters import merge_adapter
+from actune.modeling.files import atomic_folder
+from actune.modeling.load import load_model
+
+# Largest relative difference of logits that rounding explains, by stored number format.
+_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def export_merged(
+    base: Path, adapter: Path, out: Path, *, verify: bool, copy_tokenizer: Callable[[Path], None]
+) -> float | None:
+    """Merge the adapter of a folder into its base model and write the result to `out`, in the base's own dtype.
+
+    With `verify`, the written folder is loaded again and its logits are compared with those of base + adapter;
+    returns the largest difference relative to the largest logit, else None.
+
+    Raises:
+        ModelError: base or adapter cannot be loaded, or the logits differ by more than rounding explains.
+    """
+    dtype = _stored_dtype(base)
+    device = torch.device("cpu")
+    model = load_model(base, dtype=dtype, device=device)
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"the adapter in {adapter} does not load on {base}: {error}") from error
+    probe = _probe(int(model.config.get_text_config().vocab_size))
+    with torch.no_grad():
+        expected = adapted.eval()(input_ids=probe, use_cache=False).logits.float() if verify else None
+    merged = merge_adapter(adapted)
+    with atomic_folder(out) as partial:
+        merged.save_pretrained(partial)
+        copy_tokenizer(partial)
+    if expected is None:
+        return None
+    with torch.no_grad():
+        written = load_model(out, dtype=dtype, device=device)(input_ids=probe, use_cache=False).logits.float()
+    difference = float((written - expected).abs().max() / expected.abs().max())
+    if not difference <= _TOLERANCE[dtype]:
+        raise ModelError(
+            f"the merged model in {out} differs from the adapter model: relative difference of logits {difference:.1e}, "
+            f"allowed {_TOLERANCE[dtype]:.0e} for {dtype}",
+            fix="do not use it; report the model type and the adapter_config.json",
+        )
+    return difference
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """Return the dtype that a model's config names, fp32 where it names none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return torch.float32  # load_model explains what is wrong with the file
+    name = config.get("dtype") or config.get("torch_dtype") if isinstance(config, dict) else None
+    found = getattr(torch, str(name), None)
+    return found if found in _TOLERANCE else torch.float32
+
+
+def _probe(vocabulary: int) -> torch.Tensor:
+    """Return ids [2, 32] spread over the vocabulary; the same ones every time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, vocabulary, (2, 32), generator=generator)

@@ -1,0 +1,197 @@
+"""`actune sft`, the whole story: settings -> rows -> token trees -> training -> adapter."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from actune.config.conflicts import settings_notices
+from actune.config.load import dump_settings
+from actune.config.run_folder import check_same, open_folder, read_run, write_run
+from actune.config.settings import Settings
+from actune.core.errors import ConfigError
+from actune.data.hub import resolve_model
+from actune.data.inspect import counts_table
+from actune.data.prepare import Prepared, choose_rows, fingerprint, prepare
+from actune.data.sources import write_quarantine
+from actune.recipes.writing import stderr
+from actune.render.encoder import Encoder
+from actune.render.tokenizer import save_tokenizer
+
+if TYPE_CHECKING:
+    from actune.training.ranks import Ranks
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run whose data is read, rendered and counted; nothing is trained yet."""
+
+    settings: Settings
+    folder: Path
+    model_dir: Path
+    encoder: Encoder
+    prepared: Prepared
+
+
+def sft(settings: Settings) -> int:
+    """Fine-tune a model; returns the exit code.
+
+    The first failures cost no time: settings, folder, tokenizer and template, then rows, and only then the model. With
+    several processes rank 0 alone reads data and writes files; the others receive the encoded rows.
+
+    Raises:
+        ActuneError: what, where, why, and what to do.
+    """
+    console = stderr()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        job = prepare_job(settings, console)
+        if settings.output.dry_run:
+            return 0
+        from actune.training.ranks import Ranks
+
+        return _train(job.settings, job, Ranks.start(), console)
+    from actune.training.ranks import Ranks
+
+    ranks = Ranks.start()
+    try:
+        shared_job = None
+        with ranks.together("preparing the data"):
+            if ranks.leads:
+                shared_job = prepare_job(settings, console)
+        return 0 if settings.output.dry_run else _train(settings, shared_job, ranks, console)
+    finally:
+        ranks.close()
+
+
+def prepare_job(settings: Settings, console: Console) -> Job:
+    """Do everything that needs no weights: open the folder, read, render and count the rows, write run.json.
+
+    Raises:
+        ConfigError: folder, model folder, template or sources are wrong, or the run cannot be continued.
+        DataError: the rows leave nothing to train on.
+    """
+    output = settings.output
+    folder = Path(output.output_dir)
+    earlier = read_run(folder) if output.resume else None
+    if earlier is not None:
+        check_same(earlier, dump_settings(settings))
+    date = settings.render.now or (earlier.date if earlier is not None else datetime.datetime.now().astimezone().date())
+    for notice in settings_notices(settings):
+        console.print(f"note: {notice}", markup=False)
+    if not output.dry_run:
+        open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
+    model_dir = resolve_model(settings.model.model_id_or_path, settings.model.model_revision)
+    encoder = load_encoder(settings, model_dir, date)
+    if encoder.renderer.templates.is_default:
+        console.print(f"note: the model has no chat template; used is the {encoder.renderer.templates.origin}")
+    rows = choose_rows(settings)
+    with _progress(console) as progress:
+        task = progress.add_task("reading rows", total=len(rows.train) + len(rows.validation))
+        prepared = prepare(settings, rows, encoder, advance=lambda: progress.advance(task))
+    console.print(counts_table(prepared))
+    for notice in prepared.notices:
+        console.print(f"note: {notice}", markup=False)
+    if prepared.quarantined and not output.dry_run:
+        console.print(
+            f"note: {len(prepared.quarantined):,} rows are not trained on, each with its reason in {folder / QUARANTINE}"
+        )
+    if not output.dry_run:
+        write_quarantine(folder / QUARANTINE, prepared.quarantined)
+        write_run(
+            folder,
+            settings=dump_settings(settings),
+            model_dir=model_dir,
+            date=date,
+            fingerprint=prepared.fingerprint,
+            sources=[asdict(count) for count in prepared.counts],
+            notices=prepared.notices,
+        )
+    return Job(settings=settings, folder=folder, model_dir=model_dir, encoder=encoder, prepared=prepared)
+
+
+def load_encoder(settings: Settings, model_dir: Path, date: datetime.date) -> Encoder:
+    """Return the encoder of a run; its date is frozen."""
+    render, template = settings.render, settings.model.chat_template
+    if template is not None and not Path(template).is_file():
+        raise ConfigError(f"chat_template {template} is no file", fix="give a Jinja file")
+    return Encoder.from_folder(
+        model_dir,
+        dialect=render.dialect,
+        chat_template=Path(template) if template is not None else None,
+        now=date,
+        history_reasoning=render.history_reasoning,
+        raw_control_tokens=render.raw_control_tokens,
+    )
+
+
+def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) -> int:
+    """Train on every process; `job` is None on those that received their rows."""
+    from actune.training.run import run_training
+
+    folder = Path(settings.output.output_dir)
+    train = ranks.broadcast_trees(job.prepared.train if job is not None else None)
+    validation = ranks.broadcast_trees(job.prepared.validation if job is not None else None)
+    result = run_training(
+        settings=settings,
+        model_dir=resolve_model(settings.model.model_id_or_path, settings.model.model_revision),
+        train=train,
+        validation=validation,
+        run_dir=folder,
+        ranks=ranks,
+        resume_from=_find_checkpoint(settings, folder),
+        fingerprint=fingerprint([*train, *validation]),
+        save_extra=_tokenizer_saver(job),
+        say=_speaker(console, ranks),
+    )
+    if ranks.leads:
+        console.print(f"done: {result.steps:,} steps, loss {result.first_loss:.4f} -> {result.last_loss:.4f}")
+        console.print(f"result in {result.folder}", markup=False)
+    return 0
+
+
+def _find_checkpoint(settings: Settings, folder: Path) -> Path | None:
+    if settings.output.resume is None:
+        return None
+    from actune.training.checkpoint import latest
+
+    if settings.output.resume == "auto":
+        return latest(folder)
+    checkpoint = Path(settings.output.resume)
+    if not checkpoint.is_dir():
+        raise ConfigError(f"--resume {checkpoint} is no folder", fix="give a checkpoint-N folder or auto")
+    return checkpoint
+
+
+def _tokenizer_saver(job: Job | None) -> Callable[[Path], None]:
+    if job is None:
+        return lambda _folder: None
+    renderer = job.encoder.renderer
+    return lambda folder: save_tokenizer(renderer.tokenizer, renderer.templates, folder)
+
+
+def _speaker(console: Console, ranks: Ranks) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if ranks.leads:
+            console.print(text, markup=False)
+
+    return say
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,108 @@
+"""How text is written for a model: from flags, or from the run that the model comes from; and rows in their order."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from actune.config.run_folder import read_run
+from actune.core.errors import DataError, RenderError
+from actune.core.types import Conversation
+from actune.data.hub import resolve_model
+from actune.data.sources import Loaded, Quarantined, load_conversations
+from actune.render.encoder import DialectName, Encoder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HistoryReasoning = Literal["as-data", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How text is written for a model, from flags or from the run that the model comes from."""
+
+    model_dir: Path
+    dialect: DialectName
+    chat_template: Path | None
+    now: datetime.date | None
+    history_reasoning: HistoryReasoning
+    raw_control_tokens: bool
+
+    def encoder(self) -> Encoder:
+        """Return the encoder that writes so."""
+        return Encoder.from_folder(
+            self.model_dir,
+            dialect=self.dialect,
+            chat_template=self.chat_template,
+            now=self.now,
+            history_reasoning=self.history_reasoning,
+            raw_control_tokens=self.raw_control_tokens,
+        )
+
+
+def find_writing(
+    model: str,
+    dialect: DialectName | None,
+    chat_template: str | None,
+    now: datetime.date | None,
+    history_reasoning: HistoryReasoning | None,
+    raw_control_tokens: bool,
+) -> Writing:
+    """Combine flags with what a run folder knows; a flag that is given wins."""
+    run = read_run(Path(model))
+    known: dict[str, Any] = dict(run.settings["render"]) if run is not None else {}
+    template = chat_template or (run.settings["model"].get("chat_template") if run is not None else None)
+    return Writing(
+        model_dir=run.model_dir if run is not None else resolve_model(model, None),
+        dialect=dialect or known.get("dialect") or "auto",
+        chat_template=Path(template) if template else None,
+        now=now or (run.date if run is not None else None),
+        history_reasoning=history_reasoning or known.get("history_reasoning") or "as-data",
+        raw_control_tokens=raw_control_tokens or bool(known.get("raw_control_tokens")),
+    )
+
+
+def load_rows(spec: str, format_name: str | None) -> Loaded:
+    """Return the rows of a file, dataset name or hub id."""
+    return load_conversations(spec, format_name=format_name, seed=0)
+
+
+def in_order(sources: Sequence[Loaded]) -> Iterator[Conversation | Quarantined]:
+    """Yield the rows of sources as they stand in their files, the unreadable ones in their places."""
+    for loaded in sources:
+        items: list[Conversation | Quarantined] = [*loaded.conversations, *loaded.quarantined]
+        yield from sorted(items, key=lambda item: (item.source.file, item.source.line))
+
+
+def quarantine(conversation: Conversation, error: DataError | RenderError) -> Quarantined:
+    """Return the entry of a row that could be read and not written."""
+    return Quarantined(
+        source=conversation.source, code=error.code, message=error.message, field=error.field, fix=error.fix
+    )
+
+
+def stderr() -> Console:
+    """Return the console for what a person reads beside the result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines to a file that appears only when all are written.
+
+    Raises:
+        ConfigError: the folder is missing or cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
