@@ -29,7 +29,8 @@ def build_app() -> App:
         help=_HELP,
         version=__version__,
         usage="Usage: actune COMMAND [ARGUMENTS]",
-        help_format="markdown",
+        help_format="plaintext",
+        help_formatter="plain",  # a third faster than tables, which leaves room under 0.3 s on slow machines
         # Flags keep their underscores (cyclopts accepts dashes too), and only declared flags exist: no --no-x, --empty-x.
         default_parameter=Parameter(name_transform=lambda name: name, negative=()),
     )

@@ -10,17 +10,17 @@ from cyclopts import Parameter
 
 Dialect = Annotated[
     Literal["auto", "react", "react_zh", "chat"],
-    Parameter(help="auto: ReAct for rows whose source is ReAct text, the template's own tool calls for others."),
+    Parameter(show_choices=False, help="auto (as the row), react, react_zh or chat."),
 ]
 Now = Annotated[date | None, Parameter(help="Date that templates see, YYYY-MM-DD. Default: today.")]
 FormatName = Annotated[str | None, Parameter(name="--format", help="Format of the rows. Default: detected per file.")]
-ChatTemplate = Annotated[str | None, Parameter(help="Jinja file that replaces the tokenizer's chat template.")]
+ChatTemplate = Annotated[str | None, Parameter(help="Jinja file used instead of the model's.")]
 HistoryReasoning = Annotated[
-    Literal["as-data", "drop"], Parameter(help="Reasoning of earlier turns: as in the row, or dropped.")
+    Literal["as-data", "drop"], Parameter(show_choices=False, help="as-data, or drop it.")
 ]
-RawControlTokens = Annotated[bool, Parameter(help="Encode control tokens inside user and tool text as control tokens.")]
+RawControlTokens = Annotated[bool, Parameter(help="Do not neutralise control tokens in text.")]
 Overwrite = Annotated[bool, Parameter(help="Replace what is there already.")]
-Model = Annotated[str, Parameter(help="Folder or hub id of a model, or a run folder of sft.")]
+Model = Annotated[str, Parameter(help="Folder or hub id, or a run folder of sft.")]
 
 
 def tokens(  # noqa: PLR0913 - one parameter a flag
@@ -34,7 +34,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     chat_template: ChatTemplate = None,
     history_reasoning: HistoryReasoning = "as-data",
     raw_control_tokens: RawControlTokens = False,
-    max_length: Annotated[int, Parameter(help="Longer rows are written as errors; -1: no limit.")] = -1,
+    max_length: Annotated[int, Parameter(help="Longer rows become errors; -1: no limit.")] = -1,
 ) -> int:
     """Write the token ids and training targets of every row. Needs tokenizer files only."""
     from actune import recipes
@@ -126,7 +126,7 @@ def convert(
 def export(
     *,
     model: Model,
-    to: Annotated[Literal["merged"], Parameter(help="merged: one model folder with the adapter worked in.")],
+    to: Annotated[Literal["merged"], Parameter(help="merged: one folder.")],
     out: Annotated[Path, Parameter(help="Folder to write.")],
     adapter: Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")] = None,
     verify: Annotated[bool, Parameter(help="Compare logits with the adapter model.")] = False,
