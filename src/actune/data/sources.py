@@ -51,7 +51,7 @@ class Loaded:
     name: str
     conversations: tuple[Conversation, ...]
     quarantined: tuple[Quarantined, ...]
-    available: int
+    available: int = 0
     notices: tuple[str, ...] = ()
 
 
