@@ -21,8 +21,18 @@ def read_flags(tokens: Sequence[str]) -> tuple[list[Given], list[Problem]]:
 
 
 def is_flag(token: str) -> bool:
-    """Return whether a word of the command line is the name of a flag."""
+    """Return whether a word of the command line is written as a flag."""
     return token.startswith("--") and len(token) > 2
+
+
+def _is_value(token: str) -> bool:
+    """Return whether a word after a flag is its value; `-seed` is a mistyped flag, `-1` and `-x.jsonl` are values."""
+    return not token.startswith("--") and not (token.startswith("-") and _read_name(token) in index_leaves())
+
+
+def _read_name(token: str) -> str:
+    name = token.lstrip("-").partition("=")[0].replace("-", "_")
+    return FLAG_ALIASES.get(name, name)
 
 
 class _Reader:
@@ -49,8 +59,8 @@ class _Reader:
 
     def _read_flag(self, token: str) -> None:
         written, equals, text = token.partition("=")
-        name = written[2:].replace("-", "_")
-        leaf = index_leaves().get(FLAG_ALIASES.get(name, name))
+        name = _read_name(written)
+        leaf = index_leaves().get(name)
         words = [text] if equals else self._take(leaf)
         if leaf is None:
             self._report_unknown(written, name)
@@ -82,7 +92,7 @@ class _Reader:
         """Take the values of a flag: all words up to the next flag, or one; of an unknown flag all, to stay quiet."""
         several = leaf is None or leaf.kind == "texts"
         start = self.at
-        while self.at < len(self.tokens) and not is_flag(self.tokens[self.at]):
+        while self.at < len(self.tokens) and _is_value(self.tokens[self.at]):
             self.at += 1
             if not several:
                 break
@@ -98,8 +108,7 @@ class _Reader:
         self.problems.append(Problem(place=written, message=message, about=about))
 
     def _report_stray(self, token: str) -> None:
-        name = token.lstrip("-").partition("=")[0].replace("-", "_")
-        name = FLAG_ALIASES.get(name, name)
+        name = _read_name(token)
         if token.startswith("-") and name in index_leaves():
             self._report(token, f"flags start with two dashes: --{name}", index_leaves()[name])
         else:
