@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from actune.cli.main import main
+
+RENDERING = {"dialect": "auto", "now": None, "format_name": None, "chat_template": None}
+HISTORY = {"history_reasoning": "as-data", "raw_control_tokens": False}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]]:
+    """Calls of `actune.recipes`, which returns 1 from every function."""
+    recorded: list[tuple[str, dict[str, object]]] = []
+    module = ModuleType("actune.recipes")
+
+    def record(name: str) -> None:
+        def call(*args: object, **arguments: object) -> int:
+            recorded.append((name, {**arguments, **({"settings": args[0]} if args else {})}))
+            return 1
+
+        setattr(module, name, call)
+
+    for name in ("sft", "tokens", "inspect", "check", "convert", "export"):
+        record(name)
+    monkeypatch.setitem(sys.modules, "actune.recipes", module)
+    monkeypatch.setattr("actune.recipes", module, raising=False)
+    return recorded
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        (
+            "tokens --model m --data a b --out o",
+            {"model": "m", "data": ["a", "b"], "out": Path("o"), "max_length": -1, **RENDERING, **HISTORY},
+        ),
+        (
+            "tokens --model m --data a --data b --out o --dialect react_zh --now 2024-02-29 --format f "
+            "--chat-template t --history_reasoning drop --raw_control_tokens --max_length 9",
+            {
+                "model": "m",
+                "data": ["a", "b"],
+                "out": Path("o"),
+                "dialect": "react_zh",
+                "now": date(2024, 2, 29),
+                "format_name": "f",
+                "chat_template": "t",
+                "history_reasoning": "drop",
+                "raw_control_tokens": True,
+                "max_length": 9,
+            },
+        ),
+        (
+            "inspect --model m --data a --row 3 --html o.html",
+            {"model": "m", "data": "a", "row": 3, "html": Path("o.html"), **RENDERING, **HISTORY},
+        ),
+        ("inspect --model m --data a", {"model": "m", "data": "a", "row": None, "html": None, **RENDERING, **HISTORY}),
+        ("check a b --json", {"data": ["a", "b"], "model": None, "json_output": True, **RENDERING}),
+        ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING}),
+        (
+            "convert i o --to openai",
+            {"source": Path("i"), "out": Path("o"), "to": "openai", "format_name": None, "overwrite": False},
+        ),
+        (
+            "export --model r --to merged --out o --adapter a --verify --overwrite",
+            {"model": "r", "adapter": "a", "to": "merged", "out": Path("o"), "verify": True, "overwrite": True},
+        ),
+        (
+            "export --model r --to merged --out o",
+            {"model": "r", "adapter": None, "to": "merged", "out": Path("o"), "verify": False, "overwrite": False},
+        ),
+    ],
+)
+def test_a_command_line_becomes_one_call_and_its_exit_code(
+    calls: list[tuple[str, dict[str, object]]], line: str, arguments: dict[str, object]
+) -> None:
+    assert main(line.split()) == 1
+    assert calls == [(line.split()[0], arguments)]
+
+
+def test_sft_hands_over_settings(calls: list[tuple[str, dict[str, object]]], tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("data: {dataset: [a]}\n", encoding="utf-8")
+    assert main(["sft", str(recipe), "--model", "m", "--seed", "5"]) == 1
+    settings = calls[0][1]["settings"]
+    assert (settings.data.dataset, settings.model.model_id_or_path, settings.training.seed) == (("a",), "m", 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("chekc a", 'Did you mean "check"?'),
+        ("--hlep", "Unknown command"),
+        ("check a --jsno", "Did you mean --json?"),
+        ("check", "DATA requires an argument"),
+        ("tokens --data a --out o", "--model requires an argument"),
+        ("tokens --model m --data a --out o --now 2024-02-30", "--now"),
+        ("tokens --model m --data a --out o --dialect chta", 'Did you mean "chat"?'),
+        ("inspect --model m --data a --row x", "--row"),
+        ("export --model m --to gguff --out o", "merged"),
+        ("sft --batch_szie 2", "did you mean --batch_size?"),
+        ("sft nowhere.yaml", "nowhere.yaml: the recipe file does not exist"),
+    ],
+)
+def test_wrong_requests_exit_with_2_and_call_nothing(
+    calls: list[tuple[str, dict[str, object]]], capsys: pytest.CaptureFixture[str], line: str, expected: str
+) -> None:
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert expected in captured.err
+    assert "fix: " in captured.err
+    assert captured.out == ""
+    assert calls == []
+
+
+def test_of_several_processes_the_first_explains_wrong_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "9")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["sft", "--nope"]) == 2
+    assert capsys.readouterr().err == ""
