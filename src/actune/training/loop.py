@@ -1,0 +1,421 @@
+"""The training loop: plan the step, run its micro-batches, update, log, evaluate, save."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from actune.config.settings import Settings
+from actune.core.errors import CheckpointError, TrainingError
+from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
+from actune.modeling.files import atomic_folder, remove_partials
+from actune.render.tree import TokenTree
+from actune.training.checkpoint import State, load_checkpoint, save_checkpoint, write_weights
+from actune.training.interrupts import Interrupts
+from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
+from actune.training.optimizer import clip_gradients, learning_rate, make_optimizer
+from actune.training.ranks import Ranks
+from actune.training.step import StepInput, TrainStep
+
+# The least tokens of a forward pass: short rows are laid out together even where batch_size x max_length is less.
+_LEAST_TOKENS = 4096
+# Settings that change what a step computes; another value cannot go on from a checkpoint. The accumulation may change
+# against the number of processes: the step size is compared as a whole.
+_FREE = frozenset(
+    {"batch_size", "gradient_accumulation_steps", "eval_batch_size", "gradient_checkpointing", "micro_batch_tokens"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is trained on, and where results go.
+
+    `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `autocast`: dtype of matrix
+    products where weights are kept in fp32. `save_extra` copies tokenizer files into a folder of weights.
+    """
+
+    settings: Settings
+    train: Sequence[TokenTree]
+    validation: Sequence[TokenTree]
+    run_dir: Path
+    fingerprint: str
+    packed: bool
+    resume_from: Path | None = None
+    autocast: torch.dtype | None = None
+    save_extra: Callable[[Path], None] = lambda _folder: None
+    say: Callable[[str], None] = lambda _text: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """`folder`: the trained weights (`adapter/` or `model/`). Losses are None where no step had one."""
+
+    steps: int
+    first_loss: float | None
+    last_loss: float | None
+    eval_loss: float | None
+    seconds: float
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Sums of one step over all processes."""
+
+    loss: float | None
+    grad_norm: float | None
+    tokens: int
+    supervised: int
+    stop: bool
+
+
+class _StopNow(Exception):
+    pass
+
+
+def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
+    """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations."""
+    training = settings.training
+    return steps(
+        rows=rows,
+        size=training.batch_size * training.gradient_accumulation_steps * ranks,
+        epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+        seed=training.seed,
+    )
+
+
+def pick_budget(settings: Settings, *, conversations: int, longest: int) -> int:
+    """Return the tokens of one forward pass: `micro_batch_tokens`, else `conversations` x the longest allowed row."""
+    allowed = settings.data.max_length if settings.data.max_length > 0 else longest
+    return settings.training.micro_batch_tokens or max(_LEAST_TOKENS, conversations * allowed)
+
+
+def train(model: nn.Module, job: Job, ranks: Ranks) -> TrainResult:
+    """Train a model on its device, to the end or to Ctrl-C.
+
+    Raises:
+        TrainingError: no row has anything to learn from, or a loss is no finite number.
+        CheckpointError: the checkpoint to resume from does not fit, or one cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint of the last complete step was saved.
+    """
+    return _Loop(model, job, ranks).run()
+
+
+class _Loop:
+    """State of one run; each method is one phase of a step."""
+
+    def __init__(self, model: nn.Module, job: Job, ranks: Ranks) -> None:
+        self.model, self.job, self.ranks, self.settings = model, job, ranks, job.settings
+        self.costs = _count_tokens(job.train, packed=job.packed)
+        self.weights = [float(np.sum(tree.target_weights, dtype=np.float64)) for tree in job.train]
+        if not any(self.weights):
+            raise TrainingError(
+                f"none of the {len(job.train)} rows has a token with loss weight: there is nothing to learn from",
+                fix="check that the rows have assistant messages that are trained (actune inspect shows them)",
+            )
+        self.device = next(model.parameters()).device
+        self.parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        ranks.share_parameters(self.parameters.values())
+        self.step_module = TrainStep(model, autocast=job.autocast)
+        self.optimizer = make_optimizer(self.parameters, self.settings.training)
+        halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
+        self.plan = plan_run(self.settings, rows=len(job.train), ranks=ranks.size)
+        self.interrupts = Interrupts()
+        self.done = 0
+        self.saved = -1
+        self.best: tuple[int, float] | None = None
+        self.evaluated: tuple[int, float] | None = None
+        self.losses: list[float] = []
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> TrainResult:
+        began = time.monotonic()
+        self._prepare()
+        job, output = self.job, self.settings.output
+        self.log = MetricsLog(job.run_dir / "metrics.jsonl", writes=self.ranks.leads, from_step=self.done)
+        bar = ProgressBar(steps=self.plan.steps, done=self.done, shows=self.ranks.leads)
+        with self.interrupts, bar:
+            while self.done < self.plan.steps:
+                stop = self._advance(bar)
+                last = self.done == self.plan.steps
+                if job.validation and output.eval_steps and (last or self.done % output.eval_steps == 0):
+                    self._evaluate(bar)
+                if last or stop or (output.save_steps and self.done % output.save_steps == 0):
+                    self._save()
+                if stop and not last:
+                    raise KeyboardInterrupt
+            folder = self._finish()
+        return TrainResult(
+            steps=self.done,
+            first_loss=self.losses[0] if self.losses else None,
+            last_loss=self.losses[-1] if self.losses else None,
+            eval_loss=self.evaluated[1] if self.evaluated is not None else None,
+            seconds=time.monotonic() - began,
+            folder=folder,
+        )
+
+    def _prepare(self) -> None:
+        with self.ranks.together("preparing the output folder"):
+            if self.ranks.leads:
+                self.job.run_dir.mkdir(parents=True, exist_ok=True)
+                remove_partials(self.job.run_dir)
+        if self.job.resume_from is not None:
+            with self.ranks.together("reading the checkpoint"):
+                self._resume(self.job.resume_from)
+        if self.plan.last_size < self.plan.size:
+            self.job.say(f"The last step takes the {self.plan.last_size} rows that are left, not {self.plan.size}.")
+        self.model.train()
+
+    def _resume(self, folder: Path) -> None:
+        state = load_checkpoint(folder, model=self.model, optimizer=self.optimizer, parameters=self.parameters)
+        differing = _compare(state, self._state(step=state.step))
+        if differing:
+            raise CheckpointError(
+                f"{folder} belongs to a run with other settings: {'; '.join(differing)}",
+                fix="resume with the settings of that run, or start a new run in another folder",
+            )
+        self.done = self.saved = state.step
+        if state.best_step is not None and state.best_loss is not None:
+            self.best = (state.best_step, state.best_loss)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(dict(state.scaler))
+        self.job.say(f"Resuming after step {state.step} of {self.plan.steps} from {folder}.")
+
+    def _advance(self, bar: ProgressBar) -> bool:
+        """Do one step and log it; return whether to stop after it."""
+        step, training = self.done, self.settings.training
+        began = time.monotonic()
+        rate = learning_rate(
+            step, steps=self.plan.steps, peak=training.learning_rate, warmup_ratio=training.warmup_ratio
+        )
+        try:
+            outcome = self._step(step, rate)
+        except _StopNow:
+            self._drop_gradients()
+            if self.done > max(self.saved, 0):
+                self._save()
+            raise KeyboardInterrupt from None
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"step {step + 1} needs more memory than {self.device} has: {error}",
+                fix="set --gradient_checkpointing true, a smaller --micro_batch_tokens or a smaller --max_length",
+            ) from error
+        seconds = time.monotonic() - began
+        self.done = step + 1
+        if outcome.loss is None:
+            bar.say(f"Step {self.done}: its rows have no loss weight; skipped.")
+        else:
+            self.losses.append(outcome.loss)
+        metrics = StepMetrics(
+            step=self.done,
+            epoch=round(self.plan.consumed(self.done) / self.plan.rows, 6),
+            loss=outcome.loss,
+            learning_rate=rate,
+            grad_norm=outcome.grad_norm,
+            tokens=outcome.tokens,
+            supervised_tokens=outcome.supervised,
+            tokens_per_second=round(outcome.tokens / max(seconds, 1e-9), 2),
+            peak_memory_bytes=read_peak_memory(self.device),
+            seconds=round(seconds, 4),
+        )
+        logged = self.done in (1, self.plan.steps) or self.done % self.settings.output.logging_steps == 0
+        if logged:
+            self.log.add_step(metrics)
+        bar.show(metrics, logged=logged)
+        return outcome.stop
+
+    # --- one step ---------------------------------------------------------------------------------------------------
+
+    def _step(self, step: int, rate: float) -> _Outcome:
+        rows = self.plan.step(step)
+        # All processes hold all rows and the same plan: each knows the sum of weights over all of them beforehand.
+        denominator = math.fsum(self.weights[row] for row in rows)
+        torch.manual_seed(_derive_seed(self.settings.training.seed, step, self.ranks.rank))
+        sums: list[Tensor] = []
+        members: list[Sequence[int]] = []
+        tokens = supervised = 0
+        for chosen, batch in self._deal(rows, self.job.train, self.costs, self._budget()):
+            if self.ranks.size == 1 and self.interrupts.wanted:
+                raise _StopNow
+            total, _ = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
+            self.scaler.scale(total / denominator).backward()
+            sums.append(total.detach())
+            members.append(chosen)
+            tokens += len(batch)
+            supervised += len(batch.target_ids)
+        own = [float(value) for value in torch.stack(sums).cpu()] if sums else []
+        stop = float(self.interrupts.wanted)
+        loss, tokens, supervised, stop = self.ranks.sum([math.fsum(own), tokens, supervised, stop])
+        if not math.isfinite(loss):
+            broken = [part for value, part in zip(own, members, strict=True) if not math.isfinite(value)]
+            self._report_broken(step, rows, {row for part in broken for row in part})
+        norm = self._update(step, rate) if denominator > 0 else None
+        return _Outcome(
+            loss=loss / denominator if denominator > 0 else None,
+            grad_norm=norm,
+            tokens=int(tokens),
+            supervised=int(supervised),
+            stop=stop > 0,
+        )
+
+    def _update(self, step: int, rate: float) -> float | None:
+        """Sum and clip gradients, update weights; return the norm before clipping (None: an fp16 overflow)."""
+        parameters = list(self.parameters.values())
+        self.ranks.reduce_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(parameters, self.settings.training.max_grad_norm)
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            raise TrainingError(
+                f"step {step + 1}: the gradients are no finite numbers though the loss is",
+                fix="lower --learning_rate, or use --dtype fp32 or bf16",
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._drop_gradients()
+        return norm if math.isfinite(norm) else None
+
+    def _drop_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _report_broken(self, step: int, rows: Sequence[int], own: set[int]) -> None:
+        marks = self.ranks.sum([float(row in own) for row in rows])
+        found = [str(self.job.train[row].source) for row, mark in zip(rows, marks, strict=True) if mark]
+        raise TrainingError(
+            f"step {step + 1}: the loss is no finite number; it comes from these rows or some of them: "
+            f"{', '.join(found[:20])}{' ...' if len(found) > 20 else ''}",
+            fix="look at those rows (actune inspect), lower --learning_rate, or use --dtype fp32",
+        )
+
+    def _budget(self, conversations: int | None = None) -> int:
+        conversations = conversations or self.settings.training.batch_size
+        return pick_budget(self.settings, conversations=conversations, longest=max(self.costs))
+
+    def _deal(
+        self, rows: Sequence[int], trees: Sequence[TokenTree], costs: Sequence[int], budget: int
+    ) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield this process's micro-batches of some rows, each with the rows it holds."""
+        plan = plan_step([costs[row] for row in rows], ranks=self.ranks.size, budget=budget)[self.ranks.rank]
+        for places in plan:
+            chosen = [rows[place] for place in places]
+            if self.job.packed:
+                parts = [(chosen, pack([trees[row] for row in chosen]))]
+            else:
+                parts = [([row], pack([line])) for row in chosen for line in unroll(trees[row])]
+            yield from ((part, batch) for part, batch in parts if len(batch))
+
+    # --- around the steps -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _evaluate(self, bar: ProgressBar) -> None:
+        """Log the weighted mean loss over all validation targets."""
+        trees, training = self.job.validation, self.settings.training
+        budget = self._budget(training.eval_batch_size)
+        costs = _count_tokens(trees, packed=self.job.packed)
+        self.model.eval()
+        losses, weights = [], []
+        for _, batch in self._deal(range(len(trees)), trees, costs, budget):
+            total, weight = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
+            losses.append(float(total))
+            weights.append(float(weight))
+        self.model.train()
+        loss, weight = self.ranks.sum([math.fsum(losses), math.fsum(weights)])
+        if weight == 0:
+            bar.say("No validation row has a token with loss weight; no evaluation loss.")
+            return
+        if not math.isfinite(loss):
+            bar.say(f"After step {self.done} the evaluation loss is no finite number; it is left out.")
+            return
+        self.evaluated = (self.done, loss / weight)
+        self.log.add_eval(self.done, {"loss": loss / weight})
+        bar.say(f"step {self.done}/{self.plan.steps}  evaluation loss {loss / weight:.4f}")
+
+    def _state(self, *, step: int) -> State:
+        return State(
+            step=step,
+            rows=self.plan.consumed(step),
+            step_size=self.plan.size,
+            seed=self.settings.training.seed,
+            fingerprint=self.job.fingerprint,
+            settings=self.settings.model_dump(mode="json"),
+            scaler=self.scaler.state_dict(),
+            best_step=self.best[0] if self.best is not None else None,
+            best_loss=self.best[1] if self.best is not None else None,
+        )
+
+    def _save(self) -> None:
+        if self.done == self.saved:
+            return
+        if self.evaluated is not None and self.evaluated[0] == self.done:
+            self.best = min(
+                (pair for pair in (self.best, self.evaluated) if pair is not None), key=lambda pair: pair[1]
+            )
+        with self.ranks.together("saving the checkpoint"):
+            if self.ranks.leads:
+                save_checkpoint(
+                    self.job.run_dir,
+                    model=self.model,
+                    optimizer=self.optimizer,
+                    parameters=self.parameters,
+                    state=self._state(step=self.done),
+                    limit=self.settings.output.save_total_limit,
+                    save_extra=self.job.save_extra,
+                )
+        self.saved = self.done
+
+    def _finish(self) -> Path:
+        self.model.eval()
+        folder = self.job.run_dir / ("adapter" if isinstance(self.model, PeftModel) else "model")
+        with self.ranks.together("saving the result"):
+            if self.ranks.leads:
+                with atomic_folder(folder) as partial:
+                    write_weights(self.model, partial, self.job.save_extra)
+        return folder
+
+
+def _count_tokens(trees: Sequence[TokenTree], *, packed: bool) -> list[int]:
+    """Tokens each row takes in forward passes."""
+    if packed:
+        return [len(trim(tree)) for tree in trees]
+    return [sum(len(line) for line in unroll(tree)) for tree in trees]
+
+
+def _derive_seed(seed: int, step: int, rank: int) -> int:
+    """A seed for the dropout of one step in one process: resuming needs no state of the generator."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _compare(saved: State, now: State) -> list[str]:
+    """Say which settings that change the computation differ."""
+    found = []
+    if saved.fingerprint != now.fingerprint:
+        found.append("its data are others (fingerprint)")
+    if saved.step_size != now.step_size:
+        found.append(f"a step took {saved.step_size} rows, now {now.step_size}")
+    for group in ("tuning", "training"):
+        old, new = _group(saved.settings, group), _group(now.settings, group)
+        found += [
+            f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+            for name in sorted(set(old) | set(new))
+            if name not in _FREE and old.get(name) != new.get(name)
+        ]
+    return found
+
+
+def _group(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = settings.get(name)
+    return group if isinstance(group, dict) else {}

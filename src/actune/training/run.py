@@ -1,0 +1,177 @@
+"""From settings and rows to trained weights: device, model, adapters, packing test, loop."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from actune.config.settings import Settings
+from actune.core.errors import ModelError, TrainingError
+from actune.modeling.adapters import attach_adapter, unwrap
+from actune.modeling.isolation import prepare_packing
+from actune.modeling.load import load_model, pick_dtype
+from actune.modeling.targets import resolve_targets
+from actune.render.tree import TokenTree
+from actune.training.loop import Job, TrainResult, pick_budget, plan_run, train
+from actune.training.memory import needs_checkpointing
+from actune.training.ranks import Ranks
+
+
+def run_training(  # noqa: PLR0913 - one call that holds a whole run
+    *,
+    settings: Settings,
+    model_dir: Path,
+    train_rows: Sequence[TokenTree] | None,
+    validation_rows: Sequence[TokenTree] | None,
+    run_dir: Path,
+    ranks: Ranks,
+    resume_from: Path | None,
+    fingerprint: str,
+    save_extra: Callable[[Path], None],
+    say: Callable[[str], None],
+) -> TrainResult:
+    """Train on rows that the leading process holds (the others' arguments are not looked at).
+
+    `model_dir` is a local folder. `save_extra` copies tokenizer files into a folder of weights; `say` prints a line of
+    the plan or a notice, and is called in the leading process only.
+
+    Raises:
+        ModelError, TrainingError, CheckpointError, ConfigError: see the functions called.
+    """
+    say = say if ranks.leads else (lambda _text: None)
+    rows = ranks.broadcast_trees(train_rows)
+    held_back = ranks.broadcast_trees(validation_rows)
+    if not rows:
+        raise TrainingError("there is no row to train on", fix="check --dataset and the quarantine file")
+    full = settings.tuning.sft_type == "full"
+    compute = pick_dtype(settings.model.dtype, ranks.device)
+    with ranks.together("loading the model"):
+        model = load_model(
+            model_dir,
+            dtype=torch.float32 if full else compute,
+            device=ranks.device,
+            trust_remote_code=settings.model.trust_remote_code,
+        )
+        _check_vocabulary(model, [*rows, *held_back])
+    packed = _decide_packing(model, settings, say)
+    trained = model if full else _adapt(model, settings, model_dir, say)
+    if full:
+        trained.requires_grad_(True)
+    _announce(trained, settings, rows=len(rows), ranks=ranks, compute=compute, say=say)
+    _set_checkpointing(trained, settings, rows, compute=compute, say=say)
+    job = Job(
+        settings=settings,
+        train=rows,
+        validation=held_back,
+        run_dir=run_dir,
+        fingerprint=fingerprint,
+        packed=packed,
+        resume_from=resume_from,
+        autocast=compute if full and compute != torch.float32 else None,
+        save_extra=save_extra,
+        say=say,
+    )
+    return train(trained, job, ranks)
+
+
+def _check_vocabulary(model: PreTrainedModel, rows: Sequence[TokenTree]) -> None:
+    size = int(model.config.get_text_config().vocab_size)
+    for tree in rows:
+        top = max(int(ids.max(initial=0)) for ids in (tree.input_ids, tree.target_ids))
+        if top >= size:
+            raise ModelError(
+                f"{tree.source} holds token {top}; the model knows {size} tokens: the tokenizer is not the model's",
+                fix="use the tokenizer that comes with the model",
+            )
+
+
+def _decide_packing(model: PreTrainedModel, settings: Settings, say: Callable[[str], None]) -> bool:
+    if not settings.training.packing:
+        say("Packing is off: one plain sequence a forward pass.")
+        return False
+    reason = prepare_packing(model)
+    if reason is not None:
+        say(f"Rows are not packed: {reason}. One plain sequence a forward pass: the same losses, slower.")
+    return reason is None
+
+
+def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Callable[[str], None]) -> nn.Module:
+    tuning = settings.tuning
+    targets = resolve_targets(model, tuning.lora_target_modules)
+    say(f"LoRA on {len(targets.modules)} modules: {summarise(targets.modules)}")
+    for notice in targets.notices:
+        say(f"Note: {notice}.")
+    # What peft, vLLM and others load the base from: the hub id where one was given, else the folder.
+    given = settings.model.model_id_or_path
+    is_hub_id = bool(given) and not given.startswith("ms:") and not Path(given).exists()
+    model.name_or_path = given.removeprefix("hf:") if is_hub_id else str(model_dir)
+    return attach_adapter(
+        model,
+        modules=targets.modules,
+        rank=tuning.lora_rank,
+        alpha=tuning.lora_alpha,
+        dropout=tuning.lora_dropout_p,
+        seed=settings.training.seed,
+    )
+
+
+def summarise(modules: Sequence[str]) -> str:
+    """Return module names with layer numbers folded: `model.layers.*.self_attn.q_proj (28)`."""
+    folded = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in modules)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
+
+
+def _announce(
+    model: nn.Module,
+    settings: Settings,
+    *,
+    rows: int,
+    ranks: Ranks,
+    compute: torch.dtype,
+    say: Callable[[str], None],
+) -> None:
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    count = sum(weight.numel() for weight in model.parameters())
+    name = str(compute).removeprefix("torch.")
+    say(f"Trained weights: {trained:,} of {count:,} ({trained / count:.2%}), {name} on {ranks.device.type}.")
+    plan = plan_run(settings, rows=rows, ranks=ranks.size)
+    training = settings.training
+    say(
+        f"{plan.steps} steps of {plan.size} rows ({training.batch_size} x {training.gradient_accumulation_steps} x "
+        f"{ranks.size} processes), {plan.total} rows in all, {plan.total / rows:.2f} epochs of {rows}."
+    )
+
+
+def _set_checkpointing(
+    model: nn.Module,
+    settings: Settings,
+    rows: Sequence[TokenTree],
+    *,
+    compute: torch.dtype,
+    say: Callable[[str], None],
+) -> None:
+    longest = max(len(tree) for tree in rows)
+    budget = pick_budget(settings, conversations=settings.training.batch_size, longest=longest)
+    share = sum(len(tree.target_ids) for tree in rows) / max(1, sum(len(tree) for tree in rows))
+    wanted = needs_checkpointing(
+        settings.training.gradient_checkpointing,
+        model,
+        device=next(model.parameters()).device,
+        tokens=max(budget, longest),
+        supervised=int(max(budget, longest) * share),
+        compute=compute,
+    )
+    if not wanted:
+        return
+    inner = unwrap(model)
+    if not inner.supports_gradient_checkpointing:
+        say(f"{type(inner).__name__} has no gradient checkpointing; it is trained without.")
+        return
+    inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    say("Gradient checkpointing is on: activations are recomputed in the backward pass.")

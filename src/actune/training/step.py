@@ -1,0 +1,80 @@
+"""Loss of one micro-batch: the model's own forward pass, its head on supervised positions only, sums in fp32."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from actune.data.pack import Batch
+from actune.modeling.adapters import unwrap
+from actune.modeling.attention import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInput:
+    """A micro-batch on the device of the model (T tokens, S targets at U different positions).
+
+    `input_ids` [1, T], `positions` [1, T] and `layout` (both None for one plain sequence), `kept` [U] positions that
+    need logits, `rows` [S] index into `kept`, `targets` [S], `weights` [S] fp32.
+    """
+
+    input_ids: Tensor
+    positions: Tensor | None
+    layout: Layout | None
+    kept: Tensor
+    rows: Tensor
+    targets: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device, *, packed: bool) -> StepInput:
+        """Move a batch to a device; without `packed` it must hold one plain sequence."""
+        if not packed and (batch.branches or len(batch.spans) != 1):
+            raise ValueError("a model without packed attention takes one plain sequence at a time")
+        kept, rows = np.unique(batch.target_positions, return_inverse=True)
+
+        def move(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        return cls(
+            input_ids=move(batch.input_ids).long()[None],
+            positions=move(batch.positions).long()[None] if packed else None,
+            layout=Layout.of(batch, device) if packed else None,
+            kept=move(kept).long(),
+            rows=move(rows).long(),
+            targets=move(batch.target_ids).long(),
+            weights=move(batch.target_weights),
+        )
+
+
+class TrainStep(nn.Module):
+    """A model and its loss in one module, so that a wrapper sees every use of a parameter."""
+
+    def __init__(self, model: nn.Module, *, autocast: torch.dtype | None = None) -> None:
+        """Wrap a model; `autocast` is the dtype of its matrix products where its weights are kept in fp32."""
+        super().__init__()
+        self.model = model
+        self.autocast = autocast
+        # Without the parameter a model computes all logits; they are cut down afterwards.
+        self.cuts_logits = "logits_to_keep" in inspect.signature(unwrap(model).forward).parameters
+
+    def forward(self, inputs: StepInput) -> tuple[Tensor, Tensor]:
+        """Return (sum of weight x negative log-likelihood, sum of weights), both fp32 scalars."""
+        arguments: dict[str, Any] = {"input_ids": inputs.input_ids, "use_cache": False}
+        if inputs.layout is not None:
+            arguments |= {"position_ids": inputs.positions, "actune_layout": inputs.layout}
+        if self.cuts_logits:
+            arguments["logits_to_keep"] = inputs.kept
+        device = inputs.input_ids.device.type
+        with torch.autocast(device, self.autocast) if self.autocast is not None else nullcontext():
+            logits = self.model(**arguments).logits[0]
+        logits = (logits if self.cuts_logits else logits[inputs.kept]).float()
+        # Several targets may share a position (branches): one row of logits serves them all.
+        losses = logits.logsumexp(dim=-1)[inputs.rows] - logits[inputs.rows, inputs.targets]
+        return (inputs.weights * losses).sum(), inputs.weights.sum()
