@@ -15,9 +15,7 @@ Dialect = Annotated[
 Now = Annotated[date | None, Parameter(help="Date that templates see, YYYY-MM-DD. Default: today.")]
 FormatName = Annotated[str | None, Parameter(name="--format", help="Format of the rows. Default: detected per file.")]
 ChatTemplate = Annotated[str | None, Parameter(help="Jinja file used instead of the model's.")]
-HistoryReasoning = Annotated[
-    Literal["as-data", "drop"], Parameter(show_choices=False, help="as-data, or drop it.")
-]
+HistoryReasoning = Annotated[Literal["as-data", "drop"], Parameter(show_choices=False, help="as-data, or drop it.")]
 RawControlTokens = Annotated[bool, Parameter(help="Do not neutralise control tokens in text.")]
 Overwrite = Annotated[bool, Parameter(help="Replace what is there already.")]
 Model = Annotated[str, Parameter(help="Folder or hub id, or a run folder of sft.")]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+_SPEAKING_SECONDS = 2.0
 
 
 def sft(words: Sequence[str]) -> int:
@@ -34,7 +37,9 @@ def sft(words: Sequence[str]) -> int:
     except ConfigError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             raise
-        return error.exit_code  # the first process of this machine says the same
+        # The first process of this machine says the same. torchrun ends all processes when one ends: let it speak.
+        time.sleep(_SPEAKING_SECONDS)
+        return error.exit_code
     from actune import recipes
 
     return recipes.sft(settings)

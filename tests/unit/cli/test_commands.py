@@ -125,5 +125,6 @@ def test_of_several_processes_the_first_explains_wrong_settings(
 ) -> None:
     monkeypatch.setenv("RANK", "9")
     monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("actune.cli.sft._SPEAKING_SECONDS", 0)
     assert main(["sft", "--nope"]) == 2
     assert capsys.readouterr().err == ""
