@@ -31,7 +31,7 @@ def test_recipe_loads_without_notices_and_a_step_is_what_its_header_says(name: s
     rows = training.batch_size * training.gradient_accumulation_steps * read_header(name, "processes")
     assert rows == read_header(name, "conversations per step")
     # The reference's "32" counts accumulation x processes; with its batch_size 2 that makes 64 conversations.
-    assert rows == (64 if name == "reference" else 32)
+    assert rows == 64
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "reference"])

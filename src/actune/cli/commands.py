@@ -8,14 +8,17 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+# None: as the run that the model comes from, else `auto` and `as-data`.
 Dialect = Annotated[
-    Literal["auto", "react", "react_zh", "chat"],
-    Parameter(show_choices=False, help="auto (as the row), react, react_zh or chat."),
+    Literal["auto", "react", "react_zh", "chat"] | None,
+    Parameter(show_choices=False, help="auto (default, as the row), react, react_zh or chat."),
 ]
 Now = Annotated[date | None, Parameter(help="Date that templates see, YYYY-MM-DD. Default: today.")]
 FormatName = Annotated[str | None, Parameter(name="--format", help="Format of the rows. Default: detected per file.")]
 ChatTemplate = Annotated[str | None, Parameter(help="Jinja file used instead of the model's.")]
-HistoryReasoning = Annotated[Literal["as-data", "drop"], Parameter(show_choices=False, help="as-data, or drop it.")]
+HistoryReasoning = Annotated[
+    Literal["as-data", "drop"] | None, Parameter(show_choices=False, help="as-data (default), or drop it.")
+]
 RawControlTokens = Annotated[bool, Parameter(help="Do not neutralise control tokens in text.")]
 Overwrite = Annotated[bool, Parameter(help="Replace what is there already.")]
 Model = Annotated[str, Parameter(help="Folder or hub id, or a run folder of sft.")]
@@ -26,11 +29,11 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     model: Model,
     data: Annotated[list[str], Parameter(consume_multiple=True, help="Conversation files.")],
     out: Annotated[Path, Parameter(help="File to write, one JSON object a row.")],
-    dialect: Dialect = "auto",
+    dialect: Dialect = None,
     now: Now = None,
     format_name: FormatName = None,
     chat_template: ChatTemplate = None,
-    history_reasoning: HistoryReasoning = "as-data",
+    history_reasoning: HistoryReasoning = None,
     raw_control_tokens: RawControlTokens = False,
     max_length: Annotated[int, Parameter(help="Longer rows become errors; -1: no limit.")] = -1,
 ) -> int:
@@ -57,11 +60,11 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     data: Annotated[str, Parameter(help="Conversation file.")],
     row: Annotated[int | None, Parameter(help="Row to show, from 1. Default: the first rows.")] = None,
     html: Annotated[Path | None, Parameter(help="Write one self-contained page instead.")] = None,
-    dialect: Dialect = "auto",
+    dialect: Dialect = None,
     now: Now = None,
     format_name: FormatName = None,
     chat_template: ChatTemplate = None,
-    history_reasoning: HistoryReasoning = "as-data",
+    history_reasoning: HistoryReasoning = None,
     raw_control_tokens: RawControlTokens = False,
 ) -> int:
     """Show a row as the model is trained on it: prompt and target of every turn, trained text marked."""
@@ -86,7 +89,7 @@ def check(
     /,
     *,
     model: Annotated[str | None, Parameter(help="Check also that this model's template loses nothing.")] = None,
-    dialect: Dialect = "auto",
+    dialect: Dialect = None,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
     format_name: FormatName = None,
     chat_template: ChatTemplate = None,

@@ -9,8 +9,8 @@ import pytest
 
 from actune.cli.main import main
 
-RENDERING = {"dialect": "auto", "now": None, "format_name": None, "chat_template": None}
-HISTORY = {"history_reasoning": "as-data", "raw_control_tokens": False}
+RENDERING = {"dialect": None, "now": None, "format_name": None, "chat_template": None}
+HISTORY = {"history_reasoning": None, "raw_control_tokens": False}
 
 
 @pytest.fixture
