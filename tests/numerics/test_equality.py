@@ -35,7 +35,7 @@ def train_plainly(model, rows):
         places, ids = torch.from_numpy(line.target_positions).long(), torch.from_numpy(line.target_ids).long()
         losses = cross_entropy(logits[places], ids, reduction="none") * torch.from_numpy(line.target_weights)
         (losses.sum() / weight).backward()
-        total += float(losses.sum()) / weight
+        total += float(losses.detach().sum()) / weight
     return total, gradients(model)
 
 
@@ -46,7 +46,7 @@ def train_packed(model, groups):
     for rows in groups:
         loss, _ = step(StepInput.of(pack(rows), CPU, packed=True))
         (loss / weight).backward()
-        total += float(loss) / weight
+        total += float(loss.detach()) / weight
     return total, gradients(model)
 
 
@@ -73,7 +73,7 @@ def test_packed_rows_and_branches_train_as_sequences_one_by_one(kit, kind, lora,
     inner = model.get_base_model() if lora else model
     assert prepare_packing(inner) is None
     if checkpointing:
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         assert inner.model.layers[0].gradient_checkpointing
     model.train()
     packed_loss, found = train_packed(model, [rows])
@@ -131,7 +131,7 @@ def test_a_head_on_supervised_positions_is_the_head_on_all(kit):
         loss, weight = step(inputs)
         model.zero_grad()
         loss.backward()
-        results.append((float(loss), float(weight), gradients(model)))
+        results.append((float(loss.detach()), float(weight), gradients(model)))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     assert results[0][1] == results[1][1] == pytest.approx(float(batch.target_weights.sum()))
     close(results[0][2], results[1][2])

@@ -42,9 +42,10 @@ def attach_adapter(
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
-        # Both warn of what is handled here: merging with tied embeddings, and the layout of Conv1D weights.
+        # What is handled here (merging with tied embeddings, the layout of Conv1D weights), or peft's own business.
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
     return adapted

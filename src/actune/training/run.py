@@ -173,5 +173,9 @@ def _set_checkpointing(
     if not inner.supports_gradient_checkpointing:
         say(f"{type(inner).__name__} has no gradient checkpointing; it is trained without.")
         return
-    inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # transformers 5.23 renamed it; the old name warns there and goes away in version 6.
+    if hasattr(inner, "activation_checkpointing_enable"):
+        inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     say("Gradient checkpointing is on: activations are recomputed in the backward pass.")
