@@ -40,8 +40,8 @@ if options.get("full_disk") and ranks.leads:
     checkpoint.save_file = full
 try:
     run_training(
-        settings=kit.build_settings(**options["settings"]), model_dir=pathlib.Path(options["model"]), train_rows=rows,
-        validation_rows=[kit.build_line(20, seed=90)] if ranks.leads else None, run_dir=run_dir, ranks=ranks,
+        settings=kit.build_settings(**options["settings"]), model_dir=pathlib.Path(options["model"]), train=rows,
+        validation=[kit.build_line(20, seed=90)] if ranks.leads else None, run_dir=run_dir, ranks=ranks,
         resume_from=None, fingerprint="f", save_extra=lambda folder: None, say=print,
     )
 except ActuneError as error:

@@ -18,7 +18,8 @@ from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.targets import resolve_targets
 from actune.render.tree import TokenTree
-from actune.training.loop import Job, TrainResult, pick_budget, plan_run, train
+from actune.training.loop import Job, TrainResult, pick_budget, plan_run
+from actune.training.loop import train as train_model
 from actune.training.memory import needs_checkpointing
 from actune.training.ranks import Ranks
 
@@ -27,8 +28,8 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     *,
     settings: Settings,
     model_dir: Path,
-    train_rows: Sequence[TokenTree] | None,
-    validation_rows: Sequence[TokenTree] | None,
+    train: Sequence[TokenTree] | None,
+    validation: Sequence[TokenTree] | None,
     run_dir: Path,
     ranks: Ranks,
     resume_from: Path | None,
@@ -45,8 +46,8 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         ModelError, TrainingError, CheckpointError, ConfigError: see the functions called.
     """
     say = say if ranks.leads else (lambda _text: None)
-    rows = ranks.broadcast_trees(train_rows)
-    held_back = ranks.broadcast_trees(validation_rows)
+    rows = ranks.broadcast_trees(train)
+    held_back = ranks.broadcast_trees(validation)
     if not rows:
         raise TrainingError("there is no row to train on", fix="check --dataset and the quarantine file")
     full = settings.tuning.sft_type == "full"
@@ -77,7 +78,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         save_extra=save_extra,
         say=say,
     )
-    return train(trained, job, ranks)
+    return train_model(trained, job, ranks)
 
 
 def _check_vocabulary(model: PreTrainedModel, rows: Sequence[TokenTree]) -> None:
