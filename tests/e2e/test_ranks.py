@@ -40,9 +40,10 @@ if options.get("full_disk") and ranks.leads:
     checkpoint.save_file = full
 try:
     run_training(
-        settings=kit.build_settings(**options["settings"]), model_dir=pathlib.Path(options["model"]), train=rows,
-        validation=[kit.build_line(20, seed=90)] if ranks.leads else None, run_dir=run_dir, ranks=ranks,
-        resume_from=None, fingerprint="f", save_extra=lambda folder: None, say=print,
+        settings=kit.build_settings(**options["settings"]), model_dir=pathlib.Path(options["model"]), train_rows=rows,
+        validation_rows=[kit.build_line(20, seed=90)] if ranks.leads else None, run_dir=run_dir, ranks=ranks,
+        resume_from=pathlib.Path(options["resume"]) if options.get("resume") else None,
+        fingerprint="f" if ranks.leads else "", save_extra=lambda folder: None, say=print,
     )
 except ActuneError as error:
     print(f"rank {ranks.rank}: {type(error).__name__}: {error.message}", file=sys.stderr)
@@ -120,6 +121,17 @@ def test_two_processes_are_one_with_doubled_accumulation(model_dir, tmp_path):
         else:
             for key in ("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "supervised_tokens"):
                 assert line[key] == pytest.approx(other[key], rel=1e-5), key
+
+
+def test_two_processes_resume_as_if_never_stopped(model_dir, tmp_path):
+    options = options_of(model_dir, tmp_path / "run", accumulation=1, dropout=0.05)
+    options["settings"]["output"]["save_steps"] = 3
+    assert [code for code, _ in finish(start(options, size=2))] == [0, 0]
+    weights = (tmp_path / "run/adapter/adapter_model.safetensors").read_bytes()
+    options["resume"] = str(tmp_path / "run/checkpoint-6")
+    assert [code for code, _ in finish(start(options, size=2))] == [0, 0]
+    assert (tmp_path / "run/adapter/adapter_model.safetensors").read_bytes() == weights
+    assert [line["step"] for line in read(tmp_path / "run") if "loss" in line] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_loss_that_is_no_number_ends_both_and_names_the_row(model_dir, tmp_path):

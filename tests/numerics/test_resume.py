@@ -24,8 +24,8 @@ def run(kit, model_dir, run_dir, settings, *, resume=None, fingerprint="f", rows
     return run_training(
         settings=settings,
         model_dir=model_dir,
-        train=kit.build_rows(rows),
-        validation=[kit.build_line(20, seed=90), kit.build_tree(seed=91)],
+        train_rows=kit.build_rows(rows),
+        validation_rows=[kit.build_line(20, seed=90), kit.build_tree(seed=91)],
         run_dir=run_dir,
         ranks=Ranks(),
         resume_from=resume,

@@ -108,14 +108,19 @@ class Ranks:
             for parameter in parameters:
                 dist.broadcast(parameter.data, src=0)
 
+    def broadcast_text(self, text: str) -> str:
+        """Give every process the leader's text."""
+        if self.size == 1:
+            return text
+        return self._broadcast(np.frombuffer(text.encode(), dtype=np.uint8)).tobytes().decode()
+
     def broadcast_trees(self, trees: Sequence[TokenTree] | None) -> list[TokenTree]:
         """Give every process the leader's trees; the others' argument is not looked at. Plain numbers, no pickle."""
         if self.size == 1:
             return list(trees or ())
         held = list(trees or ()) if self.leads else []
-        names = json.dumps([asdict(tree.source) for tree in held], ensure_ascii=False).encode()
-        texts = self._broadcast(np.frombuffer(names, dtype=np.uint8))
-        sources = [Source(**fields) for fields in json.loads(texts.tobytes().decode())]
+        names = self.broadcast_text(json.dumps([asdict(tree.source) for tree in held], ensure_ascii=False))
+        sources = [Source(**fields) for fields in json.loads(names)]
         columns = []
         for name in _FIELDS:
             parts = [getattr(tree, name) for tree in held]

@@ -18,8 +18,7 @@ from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.targets import resolve_targets
 from actune.render.tree import TokenTree
-from actune.training.loop import Job, TrainResult, pick_budget, plan_run
-from actune.training.loop import train as train_model
+from actune.training.loop import Job, TrainResult, pick_budget, plan_run, train
 from actune.training.memory import needs_checkpointing
 from actune.training.ranks import Ranks
 
@@ -28,8 +27,8 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     *,
     settings: Settings,
     model_dir: Path,
-    train: Sequence[TokenTree] | None,
-    validation: Sequence[TokenTree] | None,
+    train_rows: Sequence[TokenTree] | None,
+    validation_rows: Sequence[TokenTree] | None,
     run_dir: Path,
     ranks: Ranks,
     resume_from: Path | None,
@@ -46,8 +45,10 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         ModelError, TrainingError, CheckpointError, ConfigError: see the functions called.
     """
     say = say if ranks.leads else (lambda _text: None)
-    rows = ranks.broadcast_trees(train)
-    held_back = ranks.broadcast_trees(validation)
+    rows = ranks.broadcast_trees(train_rows)
+    fingerprint = ranks.broadcast_text(fingerprint)
+    checkpoint = ranks.broadcast_text(str(resume_from) if resume_from is not None else "")
+    held_back = ranks.broadcast_trees(validation_rows)
     if not rows:
         raise TrainingError("there is no row to train on", fix="check --dataset and the quarantine file")
     full = settings.tuning.sft_type == "full"
@@ -73,12 +74,12 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         run_dir=run_dir,
         fingerprint=fingerprint,
         packed=packed,
-        resume_from=resume_from,
+        resume_from=Path(checkpoint) if checkpoint else None,
         autocast=compute if full and compute != torch.float32 else None,
         save_extra=save_extra,
         say=say,
     )
-    return train_model(trained, job, ranks)
+    return train(trained, job, ranks)
 
 
 def _check_vocabulary(model: PreTrainedModel, rows: Sequence[TokenTree]) -> None:
