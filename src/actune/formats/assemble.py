@@ -136,13 +136,14 @@ def _split_turn(item: Placed) -> list[Placed]:
 
 
 def _refuse_text_calls(item: Placed, *, strict: bool) -> None:
-    """Refuse ReAct text in a row that lists no APIs: read as plain chat, its observations would be trained."""
+    """Refuse ReAct text without an API list: read as plain chat, its observations would be trained."""
     message = item.message
-    if message.role != "assistant" or _CALL_LINE.search(message.content) is None:
+    call = _CALL_LINE.search(message.content) if message.role == "assistant" else None
+    if call is None:
         return
-    if strict or _OBSERVATION_LINE.search(message.content) is not None:
+    if strict or _OBSERVATION_LINE.search(message.content, call.end()) is not None:
         raise DataError(
-            f"{item.place} calls a tool in its text ('Action:' at a line start), but the row has no API list",
+            f"{item.place} calls a tool in its text ('Action:' at a line start), but no API list stands in the system text",
             code="tools-missing",
             field=item.place,
             fix="put the API list into the system text (docs/formats.md shows it), or remove the row",
@@ -226,7 +227,7 @@ def _close_call(item: Placed, open_calls: list[ToolCall]) -> list[ToolCall]:
 
 def _check_assistant(item: Placed, names: list[str]) -> None:
     message = item.message
-    if not (message.content or message.reasoning or message.tool_calls):
+    if not (message.content.strip() or message.reasoning or message.tool_calls):
         raise DataError(
             f"{item.place} is an empty answer",
             code="answer-empty",

@@ -90,6 +90,16 @@ def read_items(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return list(value)
 
 
+def speakers(row: Mapping[str, Any], key: str, role_key: str) -> frozenset[str]:
+    """Return the roles that occur in `row[key]`; empty where that is no list of messages with roles."""
+    items = row.get(key)
+    if not isinstance(items, (list, tuple)):
+        return frozenset()
+    roles = [item.get(role_key) if isinstance(item, Mapping) else None for item in items]
+    found = frozenset(role for role in roles if isinstance(role, str))
+    return found if all(isinstance(role, str) for role in roles) else frozenset()
+
+
 def read_role(item: Mapping[str, Any], key: str, place: str, roles: Mapping[str, str]) -> str:
     """Return the role of a message, translated by `roles`.
 

@@ -12,17 +12,15 @@ from actune.core import react
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, read_flags, read_items, read_role, read_text
+from actune.formats.fields import Placed, read_flags, read_items, read_role, read_text, speakers
 
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 def detect(row: Mapping[str, Any]) -> bool:
     """Whether the row has this shape: `conversations` of two speakers and a system, no tool list beside it."""
-    items = row.get("conversations")
-    if not isinstance(items, (list, tuple)) or not items or row.get("tools"):
-        return False
-    return all(isinstance(item, Mapping) and item.get("from") in _ROLES and "value" in item for item in items)
+    found = speakers(row, "conversations", "from")
+    return bool(found) and found <= _ROLES.keys() and not row.get("tools")
 
 
 def read(row: Mapping[str, Any], source: Source) -> Conversation:

@@ -10,7 +10,7 @@ from typing import Any
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, kind, read_flags, read_items, read_role, read_text
+from actune.formats.fields import Placed, kind, read_flags, read_items, read_role, read_text, speakers
 from actune.formats.tools import read_calls, read_tools
 
 _ROLES = {
@@ -22,10 +22,8 @@ _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 def detect(row: Mapping[str, Any]) -> bool:
     """Whether the row has this shape: `messages` whose roles are all known here."""
-    items = row.get("messages")
-    if not isinstance(items, (list, tuple)) or not items:
-        return False
-    return all(isinstance(item, Mapping) and item.get("role") in _ROLES for item in items)
+    roles = speakers(row, "messages", "role")
+    return bool(roles) and roles <= _ROLES.keys()
 
 
 def read(row: Mapping[str, Any], source: Source) -> Conversation:

@@ -7,7 +7,7 @@ from typing import Any
 
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, read_flags, read_items, read_optional_text, read_role, read_text
+from actune.formats.fields import Placed, read_flags, read_items, read_optional_text, read_role, read_text, speakers
 from actune.formats.speech import append_calls
 from actune.formats.tools import read_tools
 
@@ -20,16 +20,13 @@ _OWN = {"function_call", "observation", "tool"}
 
 def detect(row: Mapping[str, Any]) -> bool:
     """Whether the row has this shape: human/gpt turns, or tools and calls; ReAct instructions belong to ms-agent."""
-    items = row.get("conversations")
-    if not isinstance(items, (list, tuple)) or not items:
+    found = speakers(row, "conversations", "from")
+    if not found or not found <= _ROLES.keys():
         return False
-    if not all(isinstance(item, Mapping) and item.get("from") in _ROLES and "value" in item for item in items):
-        return False
-    speakers = {item["from"] for item in items}
-    if row.get("tools") or speakers & _OWN:
+    if row.get("tools") or found & _OWN:
         return True
-    system = str(items[0]["value"]) if items[0]["from"] == "system" else ""
-    return not speakers & {"user", "assistant"} and "\nAction Input:" not in system
+    system = next((str(item.get("value")) for item in row["conversations"] if item["from"] == "system"), "")
+    return not found & {"user", "assistant"} and "\nAction Input:" not in system
 
 
 def read(row: Mapping[str, Any], source: Source) -> Conversation:

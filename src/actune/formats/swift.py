@@ -7,7 +7,7 @@ from typing import Any
 
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, read_items, read_optional_text, read_text
+from actune.formats.fields import Placed, read_items, read_optional_text, read_text, speakers
 from actune.formats.openai import read_message
 from actune.formats.speech import append_calls
 from actune.formats.tools import read_tools
@@ -19,10 +19,8 @@ _CALLS = {"tool_call", "function_call"}
 
 def detect(row: Mapping[str, Any]) -> bool:
     """Whether the row has this shape: `messages` of plain roles, tool_call and tool_response."""
-    items = row.get("messages")
-    if not isinstance(items, (list, tuple)) or not items:
-        return False
-    return all(isinstance(item, Mapping) and item.get("role") in _PLAIN | _CALLS | _RESULTS for item in items)
+    roles = speakers(row, "messages", "role")
+    return bool(roles) and roles <= _PLAIN | _CALLS | _RESULTS
 
 
 def read(row: Mapping[str, Any], source: Source) -> Conversation:
@@ -39,7 +37,7 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
         placed.append(Placed(Message(role="system", content=system), "system"))
     for index, item in enumerate(read_items(row, "messages")):
         place = f"messages[{index}]"
-        role = item.get("role")
+        role = str(item.get("role"))
         if role in _CALLS:
             append_calls(placed, item, "content", place, repairs)
         elif role in _RESULTS:
