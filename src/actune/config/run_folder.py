@@ -19,8 +19,6 @@ from actune.core.errors import ConfigError
 FILE = "run.json"
 VERSION = 1
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "jinja2")
-# What may differ between an interrupted run and its continuation: where and how often, not what.
-_FREE_GROUPS = ("output",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,26 +133,3 @@ def read_run(folder: Path) -> RunInfo | None:
         raise ConfigError(
             f"{path} cannot be read: {error!r}", fix="give the model folder instead of the run"
         ) from error
-
-
-def check_same(info: RunInfo, settings: Mapping[str, Any]) -> None:
-    """Refuse to continue a run under other settings: it would be neither the old run nor a new one.
-
-    Raises:
-        ConfigError: names every setting that differs.
-    """
-    differing = []
-    for group, values in settings.items():
-        if group in _FREE_GROUPS:
-            continue
-        earlier = info.settings.get(group, {})
-        # The date was frozen by the first run; a continuation that names none takes it over.
-        names = [
-            name for name, value in values.items() if value != earlier.get(name) and not (name == "now" and not value)
-        ]
-        differing += [f"{group}.{name}: was {earlier.get(name)!r}, now {values[name]!r}" for name in names]
-    if differing:
-        raise ConfigError(
-            f"{info.folder} cannot be continued with other settings:\n  " + "\n  ".join(differing),
-            fix="use the settings of the run, or begin a new one in another --output_dir",
-        )

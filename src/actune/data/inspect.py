@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from rich.console import Console
 from rich.table import Table
@@ -18,12 +19,10 @@ from actune.render.tree import TokenTree
 def counts_table(prepared: Prepared) -> Table:
     """Return the table of a run: per source rows, tokens, supervised tokens, left out, quarantined."""
     table = Table(title="What the model will see", title_justify="left")
-    for name, justify in (
-        ("source", "left"), ("role", "left"), ("read", "right"), ("trained", "right"), ("tokens", "right"),
-        ("supervised", "right"), ("over-long", "right"), ("shortened", "right"), ("quarantined", "right"),
-        ("warnings", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify="left" if justify == "left" else "right")
+    table.add_column("source", overflow="fold")
+    table.add_column("role")
+    for name in ("read", "trained", "tokens", "supervised", "over-long", "shortened", "quarantined", "warnings"):
+        table.add_column(name, justify="right")
     total = [0, 0, 0]
     for count in prepared.counts:
         tally = count.tally
@@ -31,12 +30,17 @@ def counts_table(prepared: Prepared) -> Table:
             count.read, tally.rows, tally.tokens, tally.supervised, tally.over_long, tally.shortened,
             tally.quarantined + count.unreadable, tally.warnings,
         )  # fmt: skip
-        table.add_row(Text(count.name), count.role, *(f"{number:,}" for number in numbers))
+        table.add_row(Text(_short_name(count.name)), count.role, *(f"{number:,}" for number in numbers))
         if count.role != "validation":
             total = [total[0] + tally.rows, total[1] + tally.tokens, total[2] + tally.supervised]
     table.add_section()
     table.add_row("all for training", "", "", *(f"{number:,}" for number in total), "", "", "", "")
     return table
+
+
+def _short_name(source: str) -> str:
+    """Return a source as its table shows it: of a path only the file, the rest stands in run.json."""
+    return source if source.startswith(("hf:", "ms:")) else PurePath(source).name or source
 
 
 def show_row(console: Console, conversation: Conversation, turns: Sequence[EncodedTurn], tree: TokenTree) -> None:

@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actune.config.conflicts import settings_notices
 from actune.config.load import dump_settings
-from actune.config.run_folder import check_same, open_folder, read_run, write_run
+from actune.config.run_folder import open_folder, read_run, write_run
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
 from actune.data.hub import resolve_model
 from actune.data.inspect import counts_table
-from actune.data.prepare import Prepared, choose_rows, fingerprint, prepare
+from actune.data.prepare import Prepared, choose_rows, prepare
 from actune.data.sources import write_quarantine
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
@@ -82,8 +82,6 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     output = settings.output
     folder = Path(output.output_dir)
     earlier = read_run(folder) if output.resume else None
-    if earlier is not None:
-        check_same(earlier, dump_settings(settings))
     date = settings.render.now or (earlier.date if earlier is not None else datetime.datetime.now().astimezone().date())
     for notice in settings_notices(settings):
         console.print(f"note: {notice}", markup=False)
@@ -138,23 +136,27 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
     from actune.training.run import run_training
 
     folder = Path(settings.output.output_dir)
-    train = ranks.broadcast_trees(job.prepared.train if job is not None else None)
-    validation = ranks.broadcast_trees(job.prepared.validation if job is not None else None)
+    with ranks.together("finding the model"):
+        model_dir = resolve_model(settings.model.model_id_or_path, settings.model.model_revision)
     result = run_training(
         settings=settings,
-        model_dir=resolve_model(settings.model.model_id_or_path, settings.model.model_revision),
-        train=train,
-        validation=validation,
+        model_dir=model_dir,
+        train_rows=job.prepared.train if job is not None else None,
+        validation_rows=job.prepared.validation if job is not None else None,
         run_dir=folder,
         ranks=ranks,
         resume_from=_find_checkpoint(settings, folder),
-        fingerprint=fingerprint([*train, *validation]),
+        fingerprint=job.prepared.fingerprint if job is not None else "",
         save_extra=_tokenizer_saver(job),
         say=_speaker(console, ranks),
     )
     if ranks.leads:
-        console.print(f"done: {result.steps:,} steps, loss {result.first_loss:.4f} -> {result.last_loss:.4f}")
-        console.print(f"result in {result.folder}", markup=False)
+        losses = "no step had a loss"
+        if result.first_loss is not None and result.last_loss is not None:
+            losses = f"loss {result.first_loss:.4f} -> {result.last_loss:.4f}"
+        console.print(
+            f"Done: {result.steps:,} steps in {result.seconds:.0f} s, {losses}. Result: {result.folder}", markup=False
+        )
     return 0
 
 

@@ -89,7 +89,9 @@ def stderr() -> Console:
     """Return the console for what a person reads beside the result."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
+    # A log file has no width of its own; tables and paths stay on one line there.
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=160)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
