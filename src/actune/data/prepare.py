@@ -76,7 +76,7 @@ def choose_rows(settings: Settings) -> Rows:
         train=mix(train, others, identity, plan, seed),
         validation=validation,
         loaded=tuple(loaded),
-        notices=(*notices, *plan.notices),
+        notices=(*(notice for _, one in loaded for notice in one.notices), *notices, *plan.notices),
     )
 
 
