@@ -46,10 +46,12 @@ def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if folder.is_file():
         raise ConfigError(f"output_dir {folder} is a file", fix="give a folder with --output_dir")
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
+    if folder.is_dir() and any(folder.iterdir()):
+        if resume and (folder / FILE).is_file():
+            return
         if not overwrite:
             raise ConfigError(
-                f"output_dir {folder} is not empty",
+                f"output_dir {folder} is not empty" + (f" and holds no {FILE} to go on from" if resume else ""),
                 fix="give another --output_dir, continue it with --resume auto, or replace it with --overwrite",
             )
         if not (folder / FILE).is_file():

@@ -146,7 +146,7 @@ def _drop_turns(conversation: Conversation, encoder: Encoder, max_length: int) -
 def _leave_out(
     conversation: Conversation, code: str, message: str, where: str | None, fix: str | None, *, stop: bool
 ) -> Quarantined:
+    item = Quarantined(source=conversation.source, code=code, message=message, field=where, fix=fix)
     if stop:
-        place = f", {where}" if where else ""
-        raise DataError(f"{conversation.source}{place}: {message}", code=code, field=where, fix=fix)
-    return Quarantined(source=conversation.source, code=code, message=message, field=where, fix=fix)
+        raise DataError(f"{item.source}: {item.reason}", code=code, field=where, fix=fix)
+    return item

@@ -46,8 +46,9 @@ def _short_name(source: str) -> str:
 def show_row(console: Console, conversation: Conversation, turns: Sequence[EncodedTurn], tree: TokenTree) -> None:
     """Print one row: every turn's new prompt text, its completion marked, and counts.
 
-    Trained text is green and underlined, so that it is told apart without colour too; the rest is plain.
+    Trained text is green and underlined on a terminal, and stands between ⟦ and ⟧ elsewhere.
     """
+    opening, closing = ("", "") if console.is_terminal or console.record else ("⟦", "⟧")
     console.rule(f"{conversation.source}", align="left")
     shown = ""
     for number, turn in enumerate(turns, 1):
@@ -59,7 +60,10 @@ def show_row(console: Console, conversation: Conversation, turns: Sequence[Encod
             title += "; the template rewrites what stood before, so the prompt is shown whole"
         console.print(Text(title, style="bold"))
         text = Text(prompt if rewritten else prompt[len(shown) :])
-        text.append(completion, style="green underline" if turn.weight > 0 else "dim")
+        if turn.weight > 0:
+            text.append(f"{opening}{completion}{closing}", style="green underline")
+        else:
+            text.append(completion, style="dim")
         console.print(text, soft_wrap=True)
         shown = prompt + completion
     console.print(

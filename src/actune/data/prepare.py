@@ -128,11 +128,10 @@ def _load(spec: str, format_name: str | None, settings: Settings) -> Loaded:
     loaded = load_conversations(spec, format_name=format_name, seed=settings.training.seed)
     if loaded.quarantined and settings.data.check_dataset_strategy == "error":
         first = loaded.quarantined[0]
-        place = f", {first.field}" if first.field else ""
-        raise DataError(f"{first.source}{place}: {first.message}", code=first.code, field=first.field, fix=first.fix)
+        raise DataError(f"{first.source}: {first.reason}", code=first.code, field=first.field, fix=first.fix)
     if not loaded.conversations:
         first = loaded.quarantined[0] if loaded.quarantined else None
-        reason = f"; the first of {len(loaded.quarantined)}: {first.source}: {first.message}" if first else ""
+        reason = f"; the first of {len(loaded.quarantined)}: {first.source}: {first.reason}" if first else ""
         raise ConfigError(
             f"{spec} holds no readable row{reason}", fix=(first.fix if first else None) or "check the file"
         )
@@ -152,7 +151,7 @@ def _refuse_empty(rows: Rows, train: Encoded) -> None:
             continue
         first = next(item for item in train.quarantined if item.source.dataset == name)
         raise DataError(
-            f"no row of {name} can be trained on; the first: {first.source}: {first.message}",
+            f"no row of {name} can be trained on; the first: {first.source}: {first.reason}",
             code=first.code,
             field=first.field,
             fix=first.fix,

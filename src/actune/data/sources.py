@@ -35,6 +35,11 @@ class Quarantined:
     field: str | None = None
     fix: str | None = None
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, with its place in the row where the message does not name it already."""
+        return self.message if self.field is None or self.field in self.message else f"{self.field}: {self.message}"
+
     @classmethod
     def of(cls, source: Source, error: DataError) -> Quarantined:
         """Return the entry of a row that raised `error`."""

@@ -64,7 +64,7 @@ def assemble(
     return Conversation(
         messages=tuple(messages),
         tools=block.api.tools,
-        style="react",
+        style="react" if block.api.language == "en" else "react_zh",
         source=source,
         id=read_id(row),
         system_source=block.source,
@@ -84,8 +84,7 @@ def _read_block(text: str) -> _Block | None:
     api = react.read_system(text)
     if api is None:
         return None
-    # The English layout is what a writer produces when it is told nothing else, so any other text is kept.
-    source = None if react.write_system(api.system, api.tools) == text else text
+    source = None if react.write_system(api.system, api.tools, api.language) == text else text
     repairs = tuple(f"tool {name}: parameter list with unescaped quotes" for name in api.repaired)
     return _Block(api, source, repairs)
 

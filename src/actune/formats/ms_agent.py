@@ -60,7 +60,9 @@ def write(conversation: Conversation) -> dict[str, Any]:
     items: list[dict[str, Any]] = []
     if conversation.tools:
         text = conversation.system_source
-        text = react.write_system(own or "", conversation.tools) if text is None else text
+        if text is None:
+            language = "zh" if conversation.style == "react_zh" else "en"
+            text = react.write_system(own or "", conversation.tools, language)
         items.append({"from": "system", "value": text})
     elif own is not None:
         items.append({"from": "system", "value": own})

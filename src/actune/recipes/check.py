@@ -94,8 +94,9 @@ def _print_report(report: dict[str, Any]) -> None:
     for (level, code), problems in sorted(kinds.items()):
         console.print(f"{level} {code}: {len(problems):,}", style="bold red" if level == "error" else "bold yellow")
         for problem in problems[:_EXAMPLES]:
-            where = f"{problem['file']}:{problem['line']}" + (f", {problem['field']}" if "field" in problem else "")
-            console.print(f"  {where}: {problem['message']}", markup=False)
+            field, message = problem.get("field"), problem["message"]
+            place = f"{field}: " if field is not None and field not in message else ""
+            console.print(f"  {problem['file']}:{problem['line']}: {place}{message}", markup=False)
         if len(problems) > _EXAMPLES:
             console.print(f"  ... and {len(problems) - _EXAMPLES:,} more (--json lists all)")
         if problems[0].get("fix"):

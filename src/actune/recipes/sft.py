@@ -87,7 +87,7 @@ def prepare_job(settings: Settings, console: Console) -> Job:
         console.print(f"note: {notice}", markup=False)
     if not output.dry_run:
         open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
-    model_dir = resolve_model(settings.model.model_id_or_path, settings.model.model_revision)
+    model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
     if encoder.renderer.templates.is_default:
         console.print(f"note: the model has no chat template; used is the {encoder.renderer.templates.origin}")
@@ -116,6 +116,12 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     return Job(settings=settings, folder=folder, model_dir=model_dir, encoder=encoder, prepared=prepared)
 
 
+def find_model(settings: Settings) -> Path:
+    """Return the local folder of the model of a run, downloaded if need be."""
+    model = settings.model
+    return resolve_model(model.model_id_or_path, model.model_revision, with_code=model.trust_remote_code)
+
+
 def load_encoder(settings: Settings, model_dir: Path, date: datetime.date) -> Encoder:
     """Return the encoder of a run; its date is frozen."""
     render, template = settings.render, settings.model.chat_template
@@ -137,7 +143,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
 
     folder = Path(settings.output.output_dir)
     with ranks.together("finding the model"):
-        model_dir = resolve_model(settings.model.model_id_or_path, settings.model.model_revision)
+        model_dir = find_model(settings)
     result = run_training(
         settings=settings,
         model_dir=model_dir,

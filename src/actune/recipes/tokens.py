@@ -82,7 +82,7 @@ def _tree_json(tree: TokenTree) -> dict[str, Any]:
 
 
 def _error_json(item: Quarantined) -> dict[str, Any]:
-    error = {"code": item.code, "message": f"{item.field}: {item.message}" if item.field else item.message}
+    error = {"code": item.code, "message": item.reason}
     if item.fix is not None:
         error["fix"] = item.fix
     return {"source": {"file": item.source.file, "line": item.source.line}, "error": error}

@@ -91,6 +91,7 @@ def test_the_chinese_layout_comes_back_as_it_was():
     raw = row(("system", write_system("", [tool], "zh")), ("user", "q"), ("assistant", "Final Answer: 好"))
     conversation = ms_agent.read(raw, SOURCE)
     assert conversation.tools[0].name == "weather"
+    assert (conversation.style, conversation.system_source) == ("react_zh", None)
     assert ms_agent.write(conversation)["conversations"] == raw["conversations"]
 
 

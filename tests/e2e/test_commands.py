@@ -1,0 +1,301 @@
+"""Every command as a user calls it, on the shipped examples and a small random model."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from actune.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT = ROOT / "examples" / "agent.jsonl"
+GENERAL = ROOT / "examples" / "general.jsonl"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """A model folder: two random layers and the test tokenizer."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, tie_word_embeddings=True, max_position_embeddings=8192,
+    )  # fmt: skip
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    for file in tokenizer_folder.iterdir():
+        shutil.copy(file, folder / file.name)
+    return folder
+
+
+def sft(model: Path, out: Path, *flags: str) -> int:
+    words = ["sft", "--model", model, "--output_dir", out]
+    words += [] if "--dataset" in flags else ["--dataset", AGENT]
+    words += [] if "--max_length" in flags else ["--max_length", "4096"]
+    words += ["--batch_size", "2", "--gradient_accumulation_steps", "2", "--num_train_epochs", "1", *flags]
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with mixture, identity rows and validation."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    flags = ["--train_dataset_mix_ratio", "1", "--train_dataset_mix_ds", str(GENERAL)]
+    flags += ["--self_cognition_sample", "4", "--model_name", "卡卡罗特", "Kakarot", "--model_author", "陶白白", "Tao"]
+    flags += ["--learning_rate", "5e-3", "--eval_steps", "5", "--save_steps", "5", "--logging_steps", "1"]
+    assert sft(model, out, *flags) == 0
+    return out
+
+
+def test_run_folder_is_what_the_contract_says(run: Path):
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert info["version"] == 1
+    assert info["settings"]["training"]["learning_rate"] == 5e-3
+    assert info["date"]
+    assert set(info["versions"]) >= {"actune", "torch", "transformers", "peft"}
+    rows = {(s["name"].rsplit("/", 1)[-1], s["role"]): s["tally"]["rows"] for s in info["data"]["sources"]}
+    assert rows == {
+        ("agent.jsonl", "agent"): 23,
+        ("general.jsonl", "general"): 23,
+        ("identity", "identity"): 4,
+        ("agent.jsonl", "validation"): 1,
+    }
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "eval" not in line]
+    keys = {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "supervised_tokens"}
+    keys |= {"tokens_per_second", "peak_memory_bytes", "seconds"}
+    assert all(set(line) == keys for line in steps)
+    assert [line["step"] for line in steps] == list(range(1, 14))
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert [line["step"] for line in lines if "eval" in line] == [5, 10, 13]
+    assert (run / "quarantine.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_adapter_loads_in_peft_with_a_tokenizer_that_encodes_the_same(run: Path, model: Path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(model)
+    adapted = PeftModel.from_pretrained(base, str(run / "adapter"))
+    ids = torch.arange(3, 23).unsqueeze(0)
+    with torch.no_grad():
+        assert not torch.allclose(adapted(ids).logits, base.get_input_embeddings().weight.new_zeros(1))
+        with adapted.disable_adapter():
+            plain = adapted(ids).logits
+        assert not torch.allclose(adapted(ids).logits, plain)
+    saved, original = (AutoTokenizer.from_pretrained(folder) for folder in (run / "adapter", model))
+    messages = [{"role": "user", "content": "杭州 weather?"}]
+    text = "<|im_start|>user\n杭州  weather?\n\n<|im_end|>"
+    assert saved(text)["input_ids"] == original(text)["input_ids"]
+    options = {"add_generation_prompt": True, "return_dict": False}
+    assert saved.apply_chat_template(messages, **options) == original.apply_chat_template(messages, **options)
+
+
+def test_merged_model_has_the_logits_of_the_adapter_model(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "merged"
+    assert main(["export", "--model", str(run), "--to", "merged", "--out", str(out), "--verify"]) == 0
+    assert "relative difference" in capsys.readouterr().err
+    assert (out / "model.safetensors").is_file()
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_run_folder_serves_as_model(run: Path, model: Path, tmp_path: Path):
+    for folder, name in ((run, "a"), (model, "b")):
+        words = ["tokens", "--model", str(folder), "--data", str(AGENT), "--out", str(tmp_path / name)]
+        assert main(words) == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_full_fine_tuning_writes_a_model(model: Path, tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    assert sft(model, tmp_path / "run", "--sft_type", "full", "--learning_rate", "1e-3", "--max_steps", "3") == 0
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    before = AutoModelForCausalLM.from_pretrained(model)
+    assert not torch.equal(trained.lm_head.weight, before.lm_head.weight)
+
+
+def test_tokens_show_contexts_without_observation_targets(model: Path, tmp_path: Path):
+    """Read back as the contract says: from p, all k with k <= p < end[k] are seen, and token_id is predicted."""
+    from actune.render.tokenizer import TextTokenizer
+
+    out = tmp_path / "tokens.jsonl"
+    assert main(["tokens", "--model", str(model), "--data", str(AGENT), "--out", str(out)]) == 0
+    tokenizer = TextTokenizer.from_folder(model)
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 24
+    observed = 0
+    for line in lines:
+        ids, end = line["input_ids"], line["end"]
+        assert line["source"]["file"] == str(AGENT)
+        for p, token, weight in line["targets"]:
+            seen = [ids[k] for k in range(p + 1) if p < end[k]]
+            assert line["positions"][p] == len(seen) - 1
+            text = tokenizer.decode(seen)
+            answer = text.rsplit("<|im_start|>assistant\n", 1)[1]
+            assert weight == 1.0
+            assert token is not None
+            # Nothing is predicted between the stop word and the line break that ends a one-line observation.
+            tail = answer.rsplit("\nObservation:", 1)
+            if len(tail) == 2:
+                assert "\n" in tail[1]
+                observed += 1
+    assert observed > 0
+
+
+def test_bad_rows_are_listed_not_lost(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = AGENT.read_text(encoding="utf-8").splitlines()[:6]
+    bad = json.loads(rows[0])
+    bad["conversations"][-1]["value"] = "Thought: x\nAction: nothing\nFinal Answer: y"
+    unknown = json.loads(next(row for row in rows if "Action Input: " in row))
+    for part in unknown["conversations"]:
+        if part["from"] == "assistant":
+            part["value"] = part["value"].replace("Action: ", "Action: un")
+    data = tmp_path / "rows.jsonl"
+    lines = [*rows, json.dumps(bad, ensure_ascii=False), "{broken", json.dumps(unknown, ensure_ascii=False)]
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    assert main(["check", str(data), "--json", "--model", str(model)]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["version"], report["rows"], report["ok"]) == (1, 9, 6)
+    errors = {problem["line"]: problem["code"] for problem in report["problems"] if problem["level"] == "error"}
+    assert errors == {7: "action-without-input", 8: "json-invalid", 9: "unknown-tool"}
+    assert report["template"]["stops"] == ["<|im_end|>"]
+
+    out = tmp_path / "run"
+    words = ["sft", "--model", str(model), "--dataset", str(data), "--output_dir", str(out), "--max_steps", "1"]
+    words += [
+        "--max_length",
+        "4096",
+        "--batch_size",
+        "1",
+        "--gradient_accumulation_steps",
+        "1",
+        "--validation_ratio",
+        "0",
+    ]
+    assert main(words) == 0
+    listed = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(item["line"], item["code"]) for item in listed] == sorted(errors.items())
+    assert all(item["reason"] and item["file"] == str(data) for item in listed)
+    assert main([*words, "--overwrite", "--check_dataset_strategy", "error"]) == 1
+    assert f"{data}:7" in capsys.readouterr().err
+
+
+def test_convert_is_byte_identical(tmp_path: Path):
+    out = tmp_path / "back.jsonl"
+    assert main(["convert", str(AGENT), str(out), "--to", "ms-agent"]) == 0
+    assert out.read_bytes() == AGENT.read_bytes()
+    assert main(["convert", str(AGENT), str(out), "--to", "ms-agent"]) == 2
+    native = tmp_path / "native.jsonl"
+    assert main(["convert", str(AGENT), str(native), "--to", "openai"]) == 0
+    assert len(native.read_text(encoding="utf-8").splitlines()) == 24
+
+
+def test_inspect_marks_what_is_trained(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["inspect", "--model", str(model), "--data", str(AGENT), "--row", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "supervised" in shown
+    assert "⟦" in shown
+    assert main(["inspect", "--model", str(model), "--data", str(AGENT), "--row", "99"]) == 2
+    page = tmp_path / "page.html"
+    assert main(["inspect", "--model", str(model), "--data", str(AGENT), "--html", str(page)]) == 0
+    assert "<html" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--dataset", "absent.jsonl"], 2, "absent.jsonl"),
+        (["--max_length", "5"], 1, "max_length"),
+        (["--lora_target_modules", "q_prj"], 1, "q_proj"),
+        (["--learnin_rate", "1", "--lora_rnk", "2"], 2, "lora_rank"),
+        (["--chat_template", "absent.jinja"], 2, "absent.jinja"),
+        (["--compare", "true"], 2, "compare"),
+    ],
+)
+def test_wrong_requests_say_what_to_do(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], code: int, words: str
+):
+    assert sft(model, tmp_path / "run", *flags) == code
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+
+
+def test_full_output_folder_is_not_touched(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
+    for flags in ([], ["--overwrite"], ["--resume", "auto"]):
+        assert sft(model, tmp_path, *flags) == 2
+        assert "output_dir" in capsys.readouterr().err
+    assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_dry_run_trains_and_writes_nothing(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert sft(model, tmp_path / "run", "--dry-run") == 0
+    assert "supervised" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_full_disk_is_named_and_leaves_nothing_half_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("actune.modeling.adapters.save_file", fail)
+    assert sft(model, tmp_path / "run", "--max_steps", "1") == 1
+    message = capsys.readouterr().err
+    assert "disk is full" in message
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_interrupt_saves_and_resume_goes_on(model: Path, tmp_path: Path):
+    """Ctrl-C in the middle, resumed: the same adapter, byte for byte, and the same metrics as an uninterrupted run."""
+    flags = ["--lora_dropout_p", "0.05", "--logging_steps", "1", "--save_steps", "2", "--eval_steps", "3"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert sft(model, whole, *flags) == 0
+    assert sft(model, broken, *flags) == 0
+    # As a kill leaves it: the newest checkpoint is older than the newest line of the metrics.
+    shutil.rmtree(broken / "adapter")
+    for checkpoint in broken.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-4":
+            shutil.rmtree(checkpoint)
+    assert sft(model, broken, *flags, "--resume", "auto") == 0
+    weights = [(folder / "adapter" / "adapter_model.safetensors").read_bytes() for folder in (whole, broken)]
+    assert weights[0] == weights[1]
+    metrics = [
+        [
+            {key: value for key, value in json.loads(line).items() if key in ("step", "loss", "grad_norm", "eval")}
+            for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        for folder in (whole, broken)
+    ]
+    assert metrics[0] == metrics[1]
+
+
+def test_torchrun_trains_on_two_processes(model: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "-m", "actune", "sft"]
+    command += ["--model", model, "--dataset", AGENT, "--output_dir", tmp_path / "run", "--max_length", "4096"]
+    command += ["--batch_size", "2", "--gradient_accumulation_steps", "1", "--max_steps", "2", "--logging_steps", "1"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    assert sft(model, tmp_path / "one", "--max_steps", "2", "--logging_steps", "1") == 0
+    two, one = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+        for name in ("run", "one")
+    )
+    assert [line["step"] for line in two] == [line["step"] for line in one]
