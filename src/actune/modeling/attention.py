@@ -100,15 +100,17 @@ def attend(  # noqa: PLR0913 - the signature is the interface's
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    # One split, not a slice a tree: the gradient of a slice is a tensor of the whole pack.
+    lengths = [stop - start for start, stop, _ in actune_layout.spans]
+    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     outputs = []
-    for start, stop, linear in actune_layout.spans:
+    for (start, stop, linear), (part_query, part_key, part_value) in zip(actune_layout.spans, parts, strict=True):
         mask = actune_layout.mask(start, stop, linear, sliding_window)
-        part = slice(start, stop)
         outputs.append(
             scaled_dot_product_attention(
-                query[:, :, part],
-                key[:, :, part],
-                value[:, :, part],
+                part_query,
+                part_key,
+                part_value,
                 attn_mask=mask,
                 is_causal=mask is None,
                 dropout_p=dropout,
