@@ -36,12 +36,22 @@ class ToolSpec:
 
     `parameters` is a JSON Schema of type object. `parameter_list` keeps the reference's flat list
     (`[{"name", "description", "required"}]`) where the source has one, so that it can be written back as it was.
+    `source` is the function object of the row where it is not the normal one (other keys, another order): clients send
+    it as it is, so templates see it as it is.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any]
     parameter_list: tuple[Mapping[str, Any], ...] | None = None
+    source: Mapping[str, Any] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the tool as chat templates and servers take it: the OpenAI function form."""
+        if self.source is not None:
+            return {"type": "function", "function": dict(self.source)}
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,13 +185,7 @@ def write(conversation: Conversation) -> dict[str, Any]:
     row: dict[str, Any] = {} if conversation.id is None else {"id": conversation.id}
     row["messages"] = items
     if conversation.tools:
-        row["tools"] = [
-            {
-                "type": "function",
-                "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
-            }
-            for tool in conversation.tools
-        ]
+        row["tools"] = [tool.describe() for tool in conversation.tools]
     return row
 
 

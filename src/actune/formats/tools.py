@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -74,10 +75,6 @@ def _read_tool(item: object, field: str, repairs: list[str]) -> ToolSpec:
         raise _fault(f"{field}.name is {name!r}; a name is needed", "tool-name", f"{field}.name")
     if description is not None and not isinstance(description, str):
         raise _fault(f"{field}.description is {kind(description)}", "tools-unreadable", f"{field}.description")
-    known = ("type", "name", "description", "parameters", "required")
-    lost = [key for key, entry in function.items() if key not in known and entry is not None]
-    if lost:
-        repairs.append(f"tool {name}: not kept: {', '.join(map(repr, lost))}")
     given = function.get("parameters")
     if isinstance(given, (list, tuple)) and all(
         isinstance(x, Mapping) and isinstance(x.get("name"), str) for x in given
@@ -87,7 +84,9 @@ def _read_tool(item: object, field: str, repairs: list[str]) -> ToolSpec:
             name=name, description=description or "", parameters=schema_of_list(listed), parameter_list=listed
         )
     schema = _read_schema(given, function.get("required"), name, f"{field}.parameters", repairs)
-    return ToolSpec(name=name, description=description or "", parameters=schema)
+    tool = ToolSpec(name=name, description=description or "", parameters=schema)
+    same = json.dumps(tool.describe()["function"]) == json.dumps(function)
+    return tool if same else replace(tool, source=dict(function))
 
 
 def _read_schema(given: object, required: object, name: str, field: str, repairs: list[str]) -> Mapping[str, Any]:

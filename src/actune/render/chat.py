@@ -89,7 +89,7 @@ class ChatRenderer:
         # A template sees the reasoning of an answer that is being rendered as target, not the one of the history.
         last = len(messages) if prompt else len(messages) - 1
         dicts = [self._message(m, history=index < last) for index, m in enumerate(messages)]
-        specs = [self._mark_all(describe_tool(tool)) for tool in tools]
+        specs = [self._mark_all(tool.describe()) for tool in tools]
         return template.render(dicts, tools=specs, prompt=prompt)
 
     def _message(self, message: Message, *, history: bool) -> dict[str, Any]:
@@ -215,12 +215,6 @@ class ChatRenderer:
                 call_stop = stop if stop in specials or not specials else specials[-1]
                 return form, shown, call_stop, None if shown else reason
         return None, shown, None, reason
-
-
-def describe_tool(tool: ToolSpec) -> dict[str, Any]:
-    """Return a tool as chat templates take it: the OpenAI function form."""
-    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-    return {"type": "function", "function": function}
 
 
 def load_renderer(

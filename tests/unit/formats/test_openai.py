@@ -124,9 +124,15 @@ def test_quirks_of_a_schema_are_mended_only_where_it_could_not_be_read_and_are_s
     assert (untouched.tools[0].parameters, untouched.repairs) == (fine["parameters"], ())
 
 
-def test_parts_of_a_tool_that_are_not_kept_are_said():
-    conversation = openai.read(row(USER, ANSWER, tools=[{**WEATHER["function"], "strict": True}]), SOURCE)
-    assert conversation.repairs == ("tool get_weather: not kept: 'strict'",)
+def test_a_tool_is_shown_to_templates_as_the_row_writes_it():
+    bare = {"parameters": WEATHER["function"]["parameters"], "strict": True, "name": "get_weather"}
+    conversation = openai.read(row(USER, ANSWER, tools=[bare]), SOURCE)
+    assert json.dumps(conversation.tools[0].describe()) == json.dumps({"type": "function", "function": bare})
+    assert openai.write(conversation)["tools"] == [{"type": "function", "function": bare}]
+    assert conversation.repairs == ()
+    normal = openai.read(row(USER, ANSWER, tools=[WEATHER]), SOURCE)
+    assert normal.tools[0].source is None
+    assert normal.tools[0].describe() == WEATHER
 
 
 def test_a_flat_parameter_list_becomes_a_schema():
