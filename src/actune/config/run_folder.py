@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from actune import __version__
 from actune.core.errors import ConfigError
+from actune.core.files import atomic_text
 
 FILE = "run.json"
 VERSION = 1
@@ -94,20 +94,7 @@ def write_run(
         "versions": versions,
         "platform": platform.platform(),
     }
-    write_text(folder / FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic_text(folder / FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_run(folder: Path) -> RunInfo | None:

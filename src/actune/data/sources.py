@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actune.core.errors import ConfigError, DataError
+from actune.core.files import atomic_file
 from actune.core.types import Conversation, Source
 from actune.data.hub import DATA_PATTERNS, download_dataset, is_hub_id, near_entries
 from actune.data.rows import SUFFIXES, Row, scan_file
@@ -168,22 +169,15 @@ def write_quarantine(path: Path, items: Iterable[Quarantined]) -> None:
     "message" is the message concerned (`conversations[2]`), "field" the exact place, "reason" the text; keys that do
     not apply are absent. The file appears whole or not at all.
     """
-    lines = []
-    for item in items:
-        entry: dict[str, Any] = {"file": item.source.file, "line": item.source.line, "code": item.code}
-        place = re.match(r"(?:conversations|messages|history)\[\d+\]", item.field or "")
-        entry |= {} if place is None else {"message": place.group()}
-        entry |= {} if item.field is None else {"field": item.field}
-        entry["reason"] = item.message
-        entry |= {} if item.fix is None else {"fix": item.fix}
-        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text("".join(lines), encoding="utf-8", errors="backslashreplace", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}", fix="check the folder and the disk") from error
+    with atomic_file(Path(path)) as file:
+        for item in items:
+            entry: dict[str, Any] = {"file": item.source.file, "line": item.source.line, "code": item.code}
+            place = re.match(r"(?:conversations|messages|history)\[\d+\]", item.field or "")
+            entry |= {} if place is None else {"message": place.group()}
+            entry |= {} if item.field is None else {"field": item.field}
+            entry["reason"] = item.message
+            entry |= {} if item.fix is None else {"fix": item.fix}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def _split_count(spec: str) -> tuple[str, int | None]:

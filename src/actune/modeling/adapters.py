@@ -23,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from actune.core.errors import ModelError
-from actune.modeling.files import atomic_folder
+from actune.core.files import atomic_folder
 
 _NAME = "default"
 

@@ -10,8 +10,8 @@ import torch
 from peft import PeftModel
 
 from actune.core.errors import ModelError
+from actune.core.files import atomic_folder
 from actune.modeling.adapters import merge_adapter
-from actune.modeling.files import atomic_folder
 from actune.modeling.load import load_model
 
 # Largest relative difference of logits that rounding explains, by stored number format.

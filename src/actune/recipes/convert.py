@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from actune.core.errors import ConfigError, DataError, RenderError
+from actune.core.files import atomic_file
 from actune.data.sources import write_quarantine
 from actune.formats import registry
-from actune.recipes.writing import load_rows, quarantine, stderr, write_lines
+from actune.recipes.writing import load_rows, quarantine, stderr
 
 
 def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwrite: bool) -> int:
@@ -30,7 +31,8 @@ def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwr
             left_out.append(quarantine(conversation, error))
             continue
         kept_sources += conversation.system_source is not None or any(m.source_text for m in conversation.messages)
-    write_lines(out, iter(lines))
+    with atomic_file(out) as file:
+        file.writelines(f"{line}\n" for line in lines)
     console = stderr()
     console.print(f"{len(lines):,} rows written to {out}", highlight=False)
     if kept_sources:

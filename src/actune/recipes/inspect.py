@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from actune.config.run_folder import write_text
 from actune.core.errors import ConfigError, DataError, RenderError
+from actune.core.files import atomic_text
 from actune.data.inspect import show_row
 from actune.data.sources import Quarantined
 from actune.recipes.writing import HistoryReasoning, find_writing, in_order, load_rows
@@ -49,5 +49,5 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
             place = f", {error.field}" if error.field else ""
             console.print(f"{item.source}{place}: {error.code}: {error}", style="red", markup=False)
     if html is not None:
-        write_text(html, console.export_html(inline_styles=True))
+        atomic_text(html, console.export_html(inline_styles=True))
     return 1 if problems else 0

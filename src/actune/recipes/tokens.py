@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actune.core.errors import DataError, RenderError
+from actune.core.files import atomic_file
 from actune.core.types import Conversation
 from actune.data.encode import longest
 from actune.data.sources import Quarantined
@@ -20,7 +21,6 @@ from actune.recipes.writing import (
     load_rows,
     quarantine,
     stderr,
-    write_lines,
 )
 from actune.render.encoder import DialectName
 from actune.render.tree import TokenTree
@@ -63,7 +63,8 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
                 failed[error.code] += 1
                 yield json.dumps(_error_json(error), ensure_ascii=False)
 
-    write_lines(out, lines())
+    with atomic_file(out) as file:
+        file.writelines(f"{line}\n" for line in lines())
     console = stderr()
     console.print(f"{written:,} rows written to {out}", highlight=False)
     for code, count in failed.most_common():

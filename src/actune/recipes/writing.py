@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,19 +92,3 @@ def stderr() -> Console:
     console = Console(stderr=True, highlight=False)
     # A log file has no width of its own; tables and paths stay on one line there.
     return console if console.is_terminal else Console(stderr=True, highlight=False, width=160)
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write lines to a file that appears only when all are written.
-
-    Raises:
-        ConfigError: the folder is missing or cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

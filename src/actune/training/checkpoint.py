@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actune.core.errors import CheckpointError, ModelError
+from actune.core.files import atomic_folder
 from actune.modeling.adapters import adapter_tensors, unwrap, write_adapter
-from actune.modeling.files import atomic_folder
 from actune.modeling.load import load_model
 from actune.training.optimizer import read_state, write_state
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from actune.config.settings import Settings
 from actune.core.errors import CheckpointError, TrainingError
+from actune.core.files import atomic_folder, remove_partials
 from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
-from actune.modeling.files import atomic_folder, remove_partials
 from actune.render.tree import TokenTree
 from actune.training.checkpoint import State, load_checkpoint, save_checkpoint, write_weights
 from actune.training.interrupts import Interrupts

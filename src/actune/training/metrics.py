@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from actune.modeling.files import atomic_text, explain_write
+from actune.core.files import atomic_text, explain_write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all: written beside, flushed to disk, then renamed."""
+"""Files and folders that are there whole or not at all: written beside, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from actune.core.errors import CheckpointError
+from actune.core.errors import CheckpointError, ConfigError
 
 _PARTIAL = ".partial"
 
@@ -36,20 +37,38 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         raise explain_write(final, error) from error
 
 
+@contextmanager
+def atomic_file(final: Path) -> Iterator[TextIO]:
+    """Yield a text file to write; it takes the place of `final` when the block ends without an error.
+
+    Raises:
+        ConfigError: its folder does not exist.
+        CheckpointError: the file cannot be written; an earlier one is still there.
+    """
+    if not final.parent.is_dir():
+        raise ConfigError(f"{final} cannot be written: there is no folder {final.parent}", fix="make the folder first")
+    partial = final.with_name(f".{final.name}{_PARTIAL}")
+    try:
+        try:
+            # Lone surrogates, which JSON texts may hold, are no UTF-8; they are written as they were escaped.
+            with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                yield file
+            _flush_one(partial)
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_write(final, error) from error
+
+
 def atomic_text(path: Path, text: str) -> None:
     """Replace a text file whole.
 
     Raises:
         CheckpointError: the file cannot be written; the earlier one is still there.
     """
-    partial = path.with_name(f".{path.name}{_PARTIAL}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        _flush_one(partial)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise explain_write(path, error) from error
+    with atomic_file(path) as file:
+        file.write(text)
 
 
 def remove_partials(folder: Path) -> None:
@@ -73,8 +92,8 @@ def explain_write(path: Path, error: OSError) -> CheckpointError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return CheckpointError(
         f"cannot write {path}: {'the disk is full' if full else error.strerror or error} ({free}); "
-        "nothing half-written is left there and earlier checkpoints are intact",
-        fix="free some room or use another --output_dir, then go on with --resume auto" if full else None,
+        "nothing half-written is left there and what was complete before is intact",
+        fix="free some room or write elsewhere; a training run goes on with --resume auto" if full else None,
     )
 
 
