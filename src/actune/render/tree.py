@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ def build_tree(sequences: Sequence[TrainingSequence], source: Source) -> TokenTr
 
     The tree equals the set of plain sequences: every target sees exactly the tokens before it in its sequence.
     """
+    if _is_chain(sequences):
+        return _lay_line(sequences, source)
     ids: list[int] = []
     parents: list[int] = []
     paths: list[list[int]] = []  # node indices of each sequence
@@ -74,6 +77,32 @@ def build_tree(sequences: Sequence[TrainingSequence], source: Source) -> TokenTr
     return _lay_out(ids, parents, targets, source)
 
 
+def _is_chain(sequences: Sequence[TrainingSequence]) -> bool:
+    """Whether each sequence goes on where the one before it ended, as in a template that keeps history."""
+    return len(sequences) > 0 and all(
+        after.start >= len(before.ids) and list(after.ids[: len(before.ids)]) == list(before.ids)
+        for before, after in pairwise(sequences)
+    )
+
+
+def _lay_line(sequences: Sequence[TrainingSequence], source: Source) -> TokenTree:
+    """The tree of a chain, the common case, without walking its tokens one by one."""
+    tokens = np.array(sequences[-1].ids, dtype=np.int32)
+    weights = np.zeros(len(tokens), dtype=np.float32)
+    for sequence in sequences:
+        weights[sequence.start : len(sequence.ids)] = sequence.weights
+    places = np.flatnonzero(weights > 0).astype(np.int32)
+    return TokenTree(
+        input_ids=tokens,
+        positions=np.arange(len(tokens), dtype=np.int32),
+        end=np.full(len(tokens), len(tokens), dtype=np.int32),
+        target_positions=places - 1,
+        target_ids=tokens[places],
+        target_weights=weights[places],
+        source=source,
+    )
+
+
 def _longest_shared(ids: Sequence[int], laid: list[int], paths: list[list[int]]) -> list[int]:
     best: list[int] = []
     for path in reversed(paths):
@@ -91,11 +120,7 @@ def _longest_shared(ids: Sequence[int], laid: list[int], paths: list[list[int]])
 
 def _lay_out(ids: list[int], parents: list[int], targets: dict[tuple[int, int], float], source: Source) -> TokenTree:
     size = len(ids)
-    if all(parent == index - 1 for index, parent in enumerate(parents)):  # one line: already depth first
-        place = np.arange(size, dtype=np.int32)
-        positions, end = place, np.full(size, size, dtype=np.int32)
-    else:
-        place, positions, end = _depth_first(parents)
+    place, positions, end = _depth_first(parents)
     tokens = np.empty(size, dtype=np.int32)
     tokens[place] = ids
     ordered = sorted((int(place[node]), token, weight) for (node, token), weight in targets.items())
