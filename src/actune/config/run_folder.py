@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,7 @@ from actune.core.errors import ConfigError
 from actune.core.files import atomic_text
 
 FILE = "run.json"
+QUARANTINE = "quarantine.jsonl"
 VERSION = 1
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "jinja2")
 
@@ -37,33 +40,66 @@ class RunInfo:
         return folder if folder.is_dir() else None
 
 
-def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a new run, or check that an old one may be continued.
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check, and change nothing, that a run may write into a folder.
 
     Raises:
-        ConfigError: the folder is not empty and neither `resume` nor `overwrite` is set, or `overwrite` would remove
-            something that is no run.
+        ConfigError: the folder is not empty and neither `resume` nor `overwrite` is set, `overwrite` would remove
+            something that is no run, or nothing can be written there.
     """
     if folder.is_file():
         raise ConfigError(f"output_dir {folder} is a file", fix="give a folder with --output_dir")
     if folder.is_dir() and any(folder.iterdir()):
-        if resume and (folder / FILE).is_file():
-            return
-        if not overwrite:
+        resumed = resume and (folder / FILE).is_file()
+        if not overwrite and not resumed:
             raise ConfigError(
                 f"output_dir {folder} is not empty" + (f" and holds no {FILE} to go on from" if resume else ""),
                 fix="give another --output_dir, continue it with --resume auto, or replace it with --overwrite",
             )
-        if not (folder / FILE).is_file():
+        if overwrite and not (folder / FILE).is_file():
             raise ConfigError(
                 f"output_dir {folder} holds no {FILE}, so it is not a run of actune and is not removed",
                 fix="empty it yourself, or give another --output_dir",
             )
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(
+            f"output_dir {folder} cannot be written: {place} is {'not writable' if place.is_dir() else 'a file'}",
+            fix="give another --output_dir",
+        )
+
+
+def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of a run; with `overwrite`, and not to go on with it, an earlier run in it is removed.
+
+    Raises:
+        ConfigError: as `check_folder`.
+    """
+    check_folder(folder, resume=resume, overwrite=overwrite)
+    if overwrite and not resume and folder.is_dir():
         shutil.rmtree(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output_dir {folder} cannot be made: {error}", fix="give another --output_dir") from error
+
+
+@contextmanager
+def discard_failed_start(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Empty the folder of a new run again when the block fails before training wrote anything.
+
+    So the corrected command can be given again as it was; what a resumed run or a training left is never touched.
+    """
+    try:
+        yield
+    except BaseException:
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+        if not resume and {entry.name for entry in entries} <= {FILE, QUARANTINE}:
+            for entry in entries:
+                entry.unlink(missing_ok=True)
+        raise
 
 
 def write_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,12 @@ def atomic_folder(final: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise explain_write(final, error) from error
+    except Exception as error:
+        # safetensors reports what the system said in its own class: "I/O error: No space left on device (os error 28)".
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise explain_write(final, OSError(int(number.group(1)), os.strerror(int(number.group(1))))) from error
 
 
 @contextmanager

@@ -37,6 +37,8 @@ def find_problems(conversation: Conversation) -> list[Finding]:
         )
         for repair in conversation.repairs
     ]
+    if not any(m.role == "assistant" and m.train and m.weight > 0 for m in conversation.messages):
+        findings.append(_nothing_trained())
     offered = {tool.name: tool for tool in conversation.tools}
     for index, message in enumerate(conversation.messages):
         if message.role != "assistant":
@@ -56,6 +58,16 @@ def find_problems(conversation: Conversation) -> list[Finding]:
         for number, call in enumerate(message.tool_calls):
             findings.extend(_check_call(f"messages[{index}].tool_calls[{number}]", call, offered))
     return findings
+
+
+def _nothing_trained() -> Finding:
+    return Finding(
+        level="error",
+        code="nothing-trained",
+        field="messages",
+        message="no token of this row is trained: it has no assistant message with a weight above 0",
+        fix="remove the row, or give an assistant message a weight",
+    )
 
 
 def _has_results(conversation: Conversation, index: int) -> bool:

@@ -29,7 +29,8 @@ CONNECT_SECONDS = 5.0
 DATA_PATTERNS = tuple(f"*.{kind}{packed}" for kind in ("jsonl", "json", "parquet", "csv") for packed in ("", ".gz"))
 # Weights as safetensors only: the other layouts are pickles, which run code when they are read.
 MODEL_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
-_MODEL_LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.gguf", "original/*", "onnx/*")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_MODEL_LEFT_OUT = (*_PICKLES, "*.gguf", "original/*", "onnx/*")
 # Files beside the data that describe it.
 _DATA_LEFT_OUT = (
     "dataset_infos.json", "dataset_info.json", "state.json", "configuration.json", "config.json", ".*", "*/.*"
@@ -138,6 +139,8 @@ def resolve_model(model_id_or_path: str, revision: str | None = None, *, with_co
     folder = Path(model_id_or_path).expanduser()
     if model_id_or_path and folder.is_dir():
         return folder
+    if model_id_or_path and folder.is_file():
+        raise ConfigError(f"{model_id_or_path!r} is a file, not a model folder", fix="give the folder of the model")
     bare = bool(re.fullmatch(rf"{_PART.pattern}/{_PART.pattern}", model_id_or_path)) and not folder.parent.is_dir()
     if not bare and not is_hub_id(model_id_or_path):
         raise ConfigError(
@@ -155,6 +158,34 @@ def resolve_model(model_id_or_path: str, revision: str | None = None, *, with_co
     if not (root / "config.json").is_file():
         raise ConfigError(f"{name} has no config.json: it is no model", fix="check the name on the hub")
     return root
+
+
+def refuse_no_model(folder: Path, *, weights: bool) -> None:
+    """Refuse a folder that is no model to load: an adapter, a run, an unfinished download.
+
+    Pickled weights are left to the loader, which says why it does not read them.
+
+    Raises:
+        ConfigError: what the folder is instead, and what to give.
+    """
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            what = "is an adapter, not a model"
+            fix = (
+                "give its base model; or merge the two first: actune export --model BASE --adapter ADAPTER --to merged"
+            )
+        elif (folder / "run.json").is_file():
+            what = "is the folder of a run, not a model"
+            fix = f"merge its adapter first: actune export --model {folder} --to merged --out DIR, and give DIR"
+            if (folder / "model" / "config.json").is_file():
+                fix = f"give {folder / 'model'}"
+        else:
+            what, fix = "is no model: config.json is missing", "give the folder that holds config.json and weights"
+        raise ConfigError(f"{folder} {what}", fix=fix)
+    if weights and not any(path for pattern in ("*.safetensors", *_PICKLES) for path in folder.glob(pattern)):
+        raise ConfigError(
+            f"{folder} holds no weights: no file ends in .safetensors", fix="complete the download of the model"
+        )
 
 
 def near_entries(path: Path) -> str:

@@ -29,16 +29,29 @@ def scan_file(path: Path, kind: str, dataset: str, shown: str) -> Iterator[Row]:
     """Yield (source, raw row or DataError) of an existing file of type `kind` (a key of SUFFIXES).
 
     Raises:
-        ConfigError: the file as a whole cannot be read (a damaged gz or parquet file).
+        ConfigError: the file as a whole cannot be read (a damaged gz or parquet file, UTF-16 text).
     """
     scan = SUFFIXES[kind]
     try:
         with path.open("rb") as plain:
             stream: BinaryIO = gzip.GzipFile(fileobj=plain) if kind.endswith(".gz") else plain  # pyrefly: ignore[bad-assignment]
-            for line, row in scan(stream):
+            for line, row in scan(_refuse_utf16(stream)):
                 yield Source(file=shown, line=line, dataset=dataset), _check(row)
+    except ConfigError as error:
+        raise ConfigError(f"{shown}: {error.message}", fix=error.fix) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{shown} cannot be read: {error}", fix="the file is damaged; fetch it again") from error
+
+
+def _refuse_utf16(stream: BinaryIO) -> BinaryIO:
+    """Return the stream at its start; every line of UTF-16 text would be an error of its own."""
+    opening = stream.read(2)
+    if opening in (b"\xff\xfe", b"\xfe\xff"):
+        raise ConfigError(
+            "the file is UTF-16 text, UTF-8 is needed", fix="convert it, for example: iconv -f UTF-16 -t UTF-8"
+        )
+    stream.seek(0)
+    return stream
 
 
 def _check(row: object) -> Mapping[str, Any] | DataError:

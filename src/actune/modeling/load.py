@@ -11,6 +11,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging as transformers_logging
 
 from actune.core.errors import ConfigError, ModelError
 
@@ -62,12 +63,15 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a causal language model from a folder, in evaluation mode.
 
+    Switches off the progress bars of transformers for this process, here and for saving: in a log they are noise.
+
     Raises:
         ModelError: no config, no safetensors weights, an architecture that transformers does not have, remote code
             that was not asked for, or weights that do not fill the model.
     """
     _check_config(folder, trust_remote_code=trust_remote_code)
     _check_weights(folder)
+    transformers_logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

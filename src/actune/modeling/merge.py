@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,14 +35,16 @@ def export_merged(
     device = torch.device("cpu")
     model = load_model(base, dtype=dtype, device=device)
     try:
-        adapted = PeftModel.from_pretrained(model, str(adapter))
+        with _quiet():
+            adapted = PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(f"the adapter in {adapter} does not load on {base}: {error}") from error
     probe = _probe(int(model.config.get_text_config().vocab_size))
     with torch.no_grad():
         expected = adapted.eval()(input_ids=probe, use_cache=False).logits.float() if verify else None
-    merged = merge_adapter(adapted)
-    with atomic_folder(out) as partial:
+    with _quiet():
+        merged = merge_adapter(adapted)
+    with atomic_folder(out) as partial, _quiet():
         merged.save_pretrained(partial)
         copy_tokenizer(partial)
     if expected is None:
@@ -55,6 +59,15 @@ def export_merged(
             fix="do not use it; report the model type and the adapter_config.json",
         )
     return difference
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence two warnings that nobody can act on: tied embeddings, which `merge_adapter` unties, and a renamed method."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from actune.core.errors import ModelError
+from actune.core.errors import ConfigError
 
 # Query, key and value projections, one by one or fused, under the names that transformers' models use.
 _ATTENTION_INPUTS = frozenset(
@@ -54,7 +54,7 @@ def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
     mixtures of experts are taken only by name.
 
     Raises:
-        ModelError: a name, or the whole setting, matches no module that can carry an adapter.
+        ConfigError: a name, or the whole setting, matches no module that can carry an adapter.
     """
     modules = dict(model.named_modules())
     candidates = {name: module for name, module in modules.items() if _can_adapt(module)}
@@ -65,7 +65,7 @@ def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
             raise _unmatched(name, modules, candidates)
         chosen |= found
     if not chosen:
-        raise ModelError("no LoRA target is named", fix="set lora_target_modules to ALL, DEFAULT or names")
+        raise ConfigError("no LoRA target is named", fix="set lora_target_modules to ALL, DEFAULT or names")
     fused = _fused_experts(model) if {"ALL", "ALL+head"} & set(names) else []
     notices = (
         (f"{len(fused)} expert matrices are kept in one tensor each ({fused[0]} ...) and carry no adapter",)
@@ -108,7 +108,7 @@ def _fused_experts(model: PreTrainedModel) -> list[str]:
     return [name for name, weight in model.named_parameters() if weight.ndim == 3 and ".experts." in name]
 
 
-def _unmatched(name: str, modules: dict[str, nn.Module], candidates: dict[str, nn.Module]) -> ModelError:
+def _unmatched(name: str, modules: dict[str, nn.Module], candidates: dict[str, nn.Module]) -> ConfigError:
     leaves = sorted({key.rpartition(".")[2] for key in candidates})
     others = [key for key in modules if key and (key == name or key.endswith(f".{name}"))]
     if others:
@@ -119,6 +119,6 @@ def _unmatched(name: str, modules: dict[str, nn.Module], candidates: dict[str, n
         what = "no module has that name"
     close = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=3)
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    return ModelError(
+    return ConfigError(
         f"LoRA target {name!r} matches nothing: {what}", fix=f"{hint}This model has {', '.join(leaves)}; or use ALL"
     )

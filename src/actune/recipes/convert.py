@@ -9,7 +9,7 @@ from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.data.sources import write_quarantine
 from actune.formats import registry
-from actune.recipes.writing import load_rows, quarantine, stderr
+from actune.recipes.writing import check_out, load_rows, quarantine, stderr
 
 
 def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwrite: bool) -> int:
@@ -18,6 +18,7 @@ def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwr
     if target.write is None:
         writable = ", ".join(name for name in registry.names() if registry.get(name).write is not None)
         raise ConfigError(f"format {to!r} can be read, not written", fix=f"give --to one of {writable}")
+    check_out(out, [str(source)])
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already", fix="give another file or --overwrite")
     loaded = load_rows(str(source), format_name)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
-from actune.data.hub import resolve_model
+from actune.data.hub import refuse_no_model, resolve_model
 from actune.recipes.writing import stderr
 from actune.render.tokenizer import TextTokenizer, load_templates, save_tokenizer
 
@@ -20,9 +20,15 @@ def export(*, model: str, adapter: str | None, to: Literal["merged"], out: Path,
     folder = Path(adapter) if adapter is not None else (run.adapter if run else None)
     if folder is None:
         raise ConfigError(f"{model} is no run with an adapter", fix="name the adapter folder with --adapter DIR")
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{folder} is no adapter: adapter_config.json is missing", fix="name it with --adapter DIR")
     if out.exists() and (out.is_file() or any(out.iterdir())) and not overwrite:
         raise ConfigError(f"{out} is not empty", fix="give another --out or --overwrite")
     base = run.model_dir if run is not None else resolve_model(model, None)
+    refuse_no_model(base, weights=True)
+    for given in (base, folder, Path(model)):
+        if out.resolve() == given.resolve():
+            raise ConfigError(f"{out} is read from, so it is not replaced", fix="give another --out")
     from actune.modeling.merge import export_merged
 
     # The run's own tokenizer and template, else those of the base model.

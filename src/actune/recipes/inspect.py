@@ -9,7 +9,7 @@ from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_text
 from actune.data.inspect import show_row
 from actune.data.sources import Quarantined
-from actune.recipes.writing import HistoryReasoning, find_writing, in_order, load_rows
+from actune.recipes.writing import HistoryReasoning, check_out, find_writing, in_order, load_rows
 from actune.render.encoder import DialectName
 
 
@@ -29,6 +29,8 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     """Show rows with their trained spans marked: row number `row` (from 1), else the first three."""
     from rich.console import Console
 
+    if html is not None:
+        check_out(html, [data])
     writing = find_writing(model, dialect, chat_template, now, history_reasoning, raw_control_tokens)
     encoder = writing.encoder()
     items = list(in_order([load_rows(data, format_name)]))
@@ -46,7 +48,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
             show_row(console, item, turns, encoder.encode(item))
         except (DataError, RenderError) as error:
             problems += 1
-            place = f", {error.field}" if error.field else ""
+            place = f", {error.field}" if error.field and error.field not in error.message else ""
             console.print(f"{item.source}{place}: {error.code}: {error}", style="red", markup=False)
     if html is not None:
         atomic_text(html, console.export_html(inline_styles=True))

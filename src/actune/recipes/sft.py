@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actune.config.conflicts import settings_notices
 from actune.config.load import dump_settings
-from actune.config.run_folder import open_folder, read_run, write_run
+from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
-from actune.data.hub import resolve_model
+from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
 from actune.data.prepare import Prepared, choose_rows, prepare
 from actune.data.sources import write_quarantine
@@ -27,8 +28,6 @@ from actune.render.tokenizer import save_tokenizer
 
 if TYPE_CHECKING:
     from actune.training.ranks import Ranks
-
-QUARANTINE = "quarantine.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,9 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     for notice in settings_notices(settings):
         console.print(f"note: {notice}", markup=False)
     if not output.dry_run:
-        open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
+        check_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
+        if output.resume not in (None, "auto") and not Path(output.resume).is_dir():
+            raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
     model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
     if encoder.renderer.templates.is_default:
@@ -98,28 +99,35 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     console.print(counts_table(prepared))
     for notice in prepared.notices:
         console.print(f"note: {notice}", markup=False)
-    if prepared.quarantined and not output.dry_run:
-        console.print(
-            f"note: {len(prepared.quarantined):,} rows are not trained on, each with its reason in {folder / QUARANTINE}"
-        )
+    if prepared.quarantined:
+        place = "" if output.dry_run else f", each with its reason in {folder / QUARANTINE}"
+        console.print(f"note: {len(prepared.quarantined):,} rows are not trained on{place}", markup=False)
     if not output.dry_run:
-        write_quarantine(folder / QUARANTINE, prepared.quarantined)
-        write_run(
-            folder,
-            settings=dump_settings(settings),
-            model_dir=model_dir,
-            date=date,
-            fingerprint=prepared.fingerprint,
-            sources=[asdict(count) for count in prepared.counts],
-            notices=prepared.notices,
-        )
+        open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
+        with discard_failed_start(folder, resume=output.resume is not None):
+            write_quarantine(folder / QUARANTINE, prepared.quarantined)
+            write_run(
+                folder,
+                settings=dump_settings(settings),
+                model_dir=model_dir,
+                date=date,
+                fingerprint=prepared.fingerprint,
+                sources=[asdict(count) for count in prepared.counts],
+                notices=prepared.notices,
+            )
     return Job(settings=settings, folder=folder, model_dir=model_dir, encoder=encoder, prepared=prepared)
 
 
 def find_model(settings: Settings) -> Path:
-    """Return the local folder of the model of a run, downloaded if need be."""
+    """Return the local folder of the model of a run, downloaded if need be.
+
+    Raises:
+        ConfigError: there is none, or the folder holds no model that can be trained.
+    """
     model = settings.model
-    return resolve_model(model.model_id_or_path, model.model_revision, with_code=model.trust_remote_code)
+    folder = resolve_model(model.model_id_or_path, model.model_revision, with_code=model.trust_remote_code)
+    refuse_no_model(folder, weights=not settings.output.dry_run)
+    return folder
 
 
 def load_encoder(settings: Settings, model_dir: Path, date: datetime.date) -> Encoder:
@@ -144,18 +152,19 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
     folder = Path(settings.output.output_dir)
     with ranks.together("finding the model"):
         model_dir = find_model(settings)
-    result = run_training(
-        settings=settings,
-        model_dir=model_dir,
-        train_rows=job.prepared.train if job is not None else None,
-        validation_rows=job.prepared.validation if job is not None else None,
-        run_dir=folder,
-        ranks=ranks,
-        resume_from=_find_checkpoint(settings, folder),
-        fingerprint=job.prepared.fingerprint if job is not None else "",
-        save_extra=_tokenizer_saver(job),
-        say=_speaker(console, ranks),
-    )
+    with _leave_well(settings, folder, ranks, console):
+        result = run_training(
+            settings=settings,
+            model_dir=model_dir,
+            train_rows=job.prepared.train if job is not None else None,
+            validation_rows=job.prepared.validation if job is not None else None,
+            run_dir=folder,
+            ranks=ranks,
+            resume_from=_find_checkpoint(settings, folder),
+            fingerprint=job.prepared.fingerprint if job is not None else "",
+            save_extra=_tokenizer_saver(job),
+            say=_speaker(console, ranks),
+        )
     if ranks.leads:
         losses = "no step had a loss"
         if result.first_loss is not None and result.last_loss is not None:
@@ -166,6 +175,22 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
     return 0
 
 
+@contextmanager
+def _leave_well(settings: Settings, folder: Path, ranks: Ranks, console: Console) -> Iterator[None]:
+    """When training ends early, say how to go on, or leave the folder as empty as it was."""
+    if not ranks.leads:
+        yield
+        return
+    try:
+        with discard_failed_start(folder, resume=settings.output.resume is not None):
+            yield
+    except KeyboardInterrupt:
+        if (folder / "last").exists():
+            where = (folder / "last").resolve().name
+            console.print(f"{folder / where} is complete; the same command with --resume auto goes on", markup=False)
+        raise
+
+
 def _find_checkpoint(settings: Settings, folder: Path) -> Path | None:
     if settings.output.resume is None:
         return None
@@ -173,10 +198,7 @@ def _find_checkpoint(settings: Settings, folder: Path) -> Path | None:
 
     if settings.output.resume == "auto":
         return latest(folder)
-    checkpoint = Path(settings.output.resume)
-    if not checkpoint.is_dir():
-        raise ConfigError(f"--resume {checkpoint} is no folder", fix="give a checkpoint-N folder or auto")
-    return checkpoint
+    return Path(settings.output.resume)
 
 
 def _tokenizer_saver(job: Job | None) -> Callable[[Path], None]:

@@ -16,6 +16,7 @@ from actune.data.encode import longest
 from actune.data.sources import Quarantined
 from actune.recipes.writing import (
     HistoryReasoning,
+    check_out,
     find_writing,
     in_order,
     load_rows,
@@ -40,6 +41,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     max_length: int,
 ) -> int:
     """Write the token tree of every row as JSON lines; rows that cannot be written become error lines."""
+    check_out(out, data)
     writing = find_writing(model, dialect, chat_template, now, history_reasoning, raw_control_tokens)
     encoder = writing.encoder()
     written, failed = 0, Counter[str]()

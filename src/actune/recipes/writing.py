@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actune.config.run_folder import read_run
-from actune.core.errors import DataError, RenderError
+from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.types import Conversation
 from actune.data.hub import resolve_model
 from actune.data.sources import Loaded, Quarantined, load_conversations
@@ -67,8 +67,27 @@ def find_writing(
 
 
 def load_rows(spec: str, format_name: str | None) -> Loaded:
-    """Return the rows of a file, dataset name or hub id."""
-    return load_conversations(spec, format_name=format_name, seed=0)
+    """Return the rows of a file, dataset name or hub id; what was left out on the way is said on stderr."""
+    loaded = load_conversations(spec, format_name=format_name, seed=0)
+    for notice in loaded.notices:
+        stderr().print(f"note: {notice}", markup=False)
+    return loaded
+
+
+def check_out(out: Path, inputs: Sequence[str]) -> None:
+    """Refuse an output file that cannot be written, before any work, or that would replace one of the inputs.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; a file is needed", fix=f"for example {out / 'out.jsonl'}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}", fix="make the folder first")
+    for name in (name for spec in inputs for name in (spec, spec.rpartition("#")[0]) if name and out.exists()):
+        given = Path(name)
+        if given.exists() and (out.samefile(given) or out.resolve().is_relative_to(given.resolve())):
+            raise ConfigError(f"{out} is read from, so it is not written to", fix="give another file")
 
 
 def in_order(sources: Sequence[Loaded]) -> Iterator[Conversation | Quarantined]:

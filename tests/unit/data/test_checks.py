@@ -62,3 +62,9 @@ def test_schema_never_fetches_a_reference():
     findings = find_problems(conversation)
     assert [finding.code for finding in findings] == ["arguments-schema"]
     assert "cannot be resolved" in findings[0].message
+
+
+def test_a_row_without_weight_is_an_error():
+    silent = Message(role="assistant", content="A", weight=0)
+    assert codes(row(silent)) == [("error", "nothing-trained")]
+    assert codes(row(silent, Message(role="user", content="hi"), ANSWER)) == []

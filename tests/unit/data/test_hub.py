@@ -17,7 +17,7 @@ import pytest
 
 from actune.core.errors import ConfigError, MissingExtraError
 from actune.data import hub
-from actune.data.hub import download_dataset, parse_hub_id, resolve_model
+from actune.data.hub import download_dataset, parse_hub_id, refuse_no_model, resolve_model
 from actune.data.sources import load_conversations
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -273,3 +273,32 @@ def test_modelscope_without_its_package_prints_the_install_command(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(MissingExtraError, match=r"pip install 'actune\[modelscope\]'"):
         download_dataset("ms:o/n")
+
+
+@pytest.mark.parametrize(
+    ("files", "weights", "words"),
+    [
+        (["adapter_config.json"], False, "is an adapter"),
+        (["run.json"], False, "is the folder of a run"),
+        (["tokenizer.json"], False, r"config\.json is missing"),
+        (["config.json"], True, "no weights"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_named_for_what_it_is(tmp_path, files, weights, words):
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=words):
+        refuse_no_model(tmp_path, weights=weights)
+
+
+def test_a_model_is_not_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    refuse_no_model(tmp_path, weights=False)
+    (tmp_path / "model.safetensors").write_text("")
+    refuse_no_model(tmp_path, weights=True)
+
+
+def test_a_file_is_no_model_folder(tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        resolve_model(str(tmp_path / "model"))

@@ -267,3 +267,17 @@ def test_real_files(shared):
     alpaca = load_conversations(str(shared / "data/general/alpaca_zh_demo.json"))
     assert (len(alpaca.conversations), alpaca.conversations[0].source.line) == (1000, 2)
     assert alpaca.conversations[-1].source.line == 4997
+
+
+def test_utf16_is_one_error_about_the_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"query": "q", "response": "r"}\n' * 3, encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"rows\.jsonl: the file is UTF-16"):
+        load_conversations(str(path))
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1 and no footer")
+    with pytest.raises(ConfigError, match=r"rows\.parquet: the parquet file cannot be read"):
+        load_conversations(str(path))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen3Config, Qwen3MoeConfig
 
-from actune.core.errors import ModelError
+from actune.core.errors import ConfigError
 from actune.modeling.targets import resolve_targets
 
 SMALL = {
@@ -48,17 +48,17 @@ def test_default_is_query_key_value(model):
 
 def test_names_match_as_suffixes_of_dotted_names(model):
     assert len(resolve_targets(model, ["q_proj", "1.mlp.up_proj"]).modules) == 3
-    with pytest.raises(ModelError, match="matches nothing"):
+    with pytest.raises(ConfigError, match="matches nothing"):
         resolve_targets(model, ["proj"])
 
 
 def test_a_name_that_matches_nothing_is_an_error_with_close_names(model):
-    with pytest.raises(ModelError, match="did you mean q_proj"):
+    with pytest.raises(ConfigError, match="did you mean q_proj"):
         resolve_targets(model, ["q_proj", "q_prj"])
 
 
 def test_a_module_that_cannot_carry_an_adapter_is_named(model):
-    with pytest.raises(ModelError, match="Qwen3RMSNorm"):
+    with pytest.raises(ConfigError, match="Qwen3RMSNorm"):
         resolve_targets(model, ["input_layernorm"])
 
 

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actune.core.errors import ConfigError
+from actune.recipes.writing import check_out, load_rows
+
+ROW = '{"query": "q", "response": "r"}\n'
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows" / "a.jsonl"
+    path.parent.mkdir()
+    path.write_text(ROW)
+    return path
+
+
+@pytest.mark.parametrize("spec", ["rows/a.jsonl", "rows/a.jsonl#1", "rows/../rows/a.jsonl", "rows"])
+def test_an_input_is_never_the_output(rows: Path, monkeypatch: pytest.MonkeyPatch, spec: str):
+    monkeypatch.chdir(rows.parent.parent)
+    with pytest.raises(ConfigError, match="is read from"):
+        check_out(rows, ["other.jsonl", spec])
+    check_out(rows.with_name("b.jsonl"), [spec])
+
+
+def test_an_output_without_a_place_is_refused_before_the_work(tmp_path: Path):
+    with pytest.raises(ConfigError, match="is a folder"):
+        check_out(tmp_path, [])
+    with pytest.raises(ConfigError, match="there is no folder"):
+        check_out(tmp_path / "absent" / "out.jsonl", [])
+
+
+def test_what_a_source_has_to_say_is_said(rows: Path, capsys: pytest.CaptureFixture[str]):
+    assert len(load_rows(f"{rows}#5", None).conversations) == 1
+    assert "5 rows were asked for, 1 can be read" in capsys.readouterr().err.replace("\n", " ")
