@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -12,12 +13,13 @@ from typing import Any, Literal
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Message, ToolCall, ToolSpec
+from actune.render.stops import Ending, find_call_stop, find_ending
 from actune.render.template import ChatTemplate
 from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, mark_control_tokens, read_json
 
 Arguments = Literal["dict", "string"]
 
-_USER, _ANSWER, _SYSTEM = "probe-question", "probe-answer", "probe-system"
+_USER, _ANSWER, _SYSTEM, _FOLLOW = "probe-question", "probe-answer", "probe-system", "probe-second-question"
 _TOOL = ToolSpec(
     name="probe_tool",
     description="probe-description",
@@ -96,9 +98,9 @@ class ChatRenderer:
         if message.role != "assistant":
             result: dict[str, Any] = {"role": message.role, "content": self.mark(message.content)}
             if message.tool_call_id is not None:
-                result["tool_call_id"] = message.tool_call_id
+                result["tool_call_id"] = self.mark(message.tool_call_id)
             if message.name is not None:
-                result["name"] = message.name
+                result["name"] = self.mark(message.name)
             return result
         result = {"role": "assistant", "content": message.content}
         if message.reasoning and not (history and self._drop_reasoning):
@@ -135,12 +137,12 @@ class ChatRenderer:
                 code="template-loses-text",
                 fix="give another template with --chat_template FILE",
             )
-        answer_end, stop, added = self._find_stop(text.rsplit(_ANSWER, 1)[1], self._header(user))
-        arguments, tools, call_stop, reason = self._probe_tools(user, stop)
+        ending = self._find_ending(user, answer, text)
+        arguments, tools, call_stop, reason = self._probe_tools(user, ending)
         return Profile(
-            answer_end=answer_end,
-            stops=tuple(dict.fromkeys([stop, call_stop] if call_stop else [stop])),
-            stop_added=added,
+            answer_end=ending.text,
+            stops=tuple(dict.fromkeys([ending.stop, call_stop] if call_stop else [ending.stop])),
+            stop_added=ending.added,
             system=self._probe_system(user),
             tools=tools,
             arguments=arguments,
@@ -152,21 +154,24 @@ class ChatRenderer:
         with_prompt, without = self.render([user], prompt=True), self.render([user], prompt=False)
         return with_prompt[len(without) :] if with_prompt.startswith(without) else ""
 
-    def _find_stop(self, tail: str, header: str) -> tuple[str, str, bool]:
-        """Return (text after an answer up to its stop, the stop, whether it is ours) from what follows an answer."""
+    def _find_ending(self, user: Message, answer: Message, text: str) -> Ending:
+        tail = text.rsplit(_ANSWER, 1)[1]
+        header = self._header(user)
         if header and tail.startswith(header):
             tail = ""  # a template that opens the next turn by itself has not closed this one
-        match = self._special_pattern().search(tail)
-        if match is not None:
-            return tail[: match.end()], match.group(), False
-        eos = self._end_of_sequence()
-        if eos is None:
+        follow: str | None = None
+        with contextlib.suppress(RenderError):
+            longer = self.render([user, answer, Message(role="user", content=_FOLLOW)], prompt=True)
+            if _FOLLOW in longer:
+                follow = longer.split(_FOLLOW, 1)[0].rsplit(_ANSWER, 1)[-1]
+        ending = find_ending(tail, follow, special=self._special_pattern(), eos=self._end_of_sequence())
+        if ending is None:
             raise RenderError(
                 "the chat template does not end an answer, and neither generation config nor tokenizer has an eos token",
                 code="no-stop",
                 fix="set eos_token in tokenizer_config.json",
             )
-        return eos, eos, True
+        return ending
 
     def _special_pattern(self) -> re.Pattern[str]:
         tokens = set(self.tokenizer.special_tokens) | set(self.tokenizer.named_tokens.values())
@@ -187,7 +192,7 @@ class ChatRenderer:
             return False
         return _SYSTEM in text and _USER in text
 
-    def _probe_tools(self, user: Message, stop: str) -> tuple[Arguments | None, bool, str | None, str | None]:
+    def _probe_tools(self, user: Message, ending: Ending) -> tuple[Arguments | None, bool, str | None, str | None]:
         """Return (form of arguments, whether tools are shown, stop of a call, what is lost)."""
         call = Message(role="assistant", tool_calls=(_CALL,))
         try:
@@ -211,9 +216,7 @@ class ChatRenderer:
                 reason = "the arguments are escaped twice"
             else:
                 tail = completion.rsplit("probe-value", 1)[1]
-                specials = self._special_pattern().findall(tail)
-                call_stop = stop if stop in specials or not specials else specials[-1]
-                return form, shown, call_stop, None if shown else reason
+                return form, shown, find_call_stop(tail, ending, self._special_pattern()), None if shown else reason
         return None, shown, None, reason
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from actune.core import react
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, ToolSpec
+from actune.render import matching
 from actune.render.dialects import Turn
-from actune.render.tokenizer import strip_marks
+from actune.render.tokenizer import MARK_CLOSE, MARK_OPEN, strip_marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,72 +27,135 @@ class Loss:
 
 
 _USE_REACT = "use --dialect react, or give another template with --chat_template"
+_KINDS = {"system": "system-lost", "user": "user-lost", "tool": "observation-lost"}
 
 
 def find_losses(conversation: Conversation, turns: Sequence[Turn], *, dialect: str, stops: Sequence[str]) -> list[Loss]:
-    """Return every loss of a rendered conversation, in order of messages; an empty list means it is faithful."""
-    if not turns:
-        return []
-    # Only what a prompt shows can be expected: messages after the last answer are in none.
-    final = strip_marks(turns[-1].prompt)
-    losses = list(_tool_losses(conversation.tools, final))
-    for index, message in enumerate(conversation.messages[: turns[-1].index]):
-        losses.extend(_context_losses(index, message, final))
+    """Return every loss of a rendered conversation once; an empty list means it is faithful.
+
+    Every prompt must show the tools and all messages before it, in their order; every completion its message.
+    """
+    losses: dict[tuple[str, str], Loss] = {}
+    native = dialect == "chat" or not conversation.tools
+    prompt, shown = "", 0
     for turn in turns:
+        before, prompt = prompt, strip_marks(turn.prompt)
+        start = len(before) if before and prompt.startswith(before) else 0
+        found = [] if start else list(_tool_losses(conversation.tools, prompt))
+        # Where the prompt only grew, what it showed before is still there.
+        first = shown if start else 0
+        found += _context_losses(conversation, range(first, turn.index), prompt, start, native=native)
+        shown = turn.index
         message = conversation.messages[turn.index]
-        completion = turn.completion
-        if dialect == "chat" or not conversation.tools:
-            losses.extend(_answer_losses(turn.index, message, completion))
+        if native:
+            found += _answer_losses(turn.index, message, turn.completion, conversation.tools, stops)
         else:
-            losses.extend(_react_losses(turn.index, message, completion, stops))
-    return losses
+            found += _react_losses(turn.index, message, turn.completion, stops)
+        if MARK_OPEN in turn.completion or MARK_CLOSE in turn.completion:
+            found.append(_mark_inside(turn.index))
+        for loss in found:
+            losses.setdefault((loss.code, loss.field), loss)
+    return list(losses.values())
 
 
 def _tool_losses(tools: Sequence[ToolSpec], prompt: str) -> Iterator[Loss]:
     for number, tool in enumerate(tools):
         where = f"tools[{number}]"
-        if tool.name not in prompt:
-            yield Loss(
-                code="tool-lost", field=where, message=f"tool {tool.name!r} is not in the prompt", fix=_USE_REACT
-            )
+        if matching.find_word(prompt, tool.name) is None:
+            what = f"tool {tool.name!r} is not in the prompt"
+            yield Loss(code="tool-lost", field=where, message=what, fix=_USE_REACT)
             continue
         lines = [line.strip() for line in tool.description.splitlines() if line.strip()]
         properties = tool.parameters.get("properties")
         names = list(properties) if isinstance(properties, Mapping) else []
-        lacking = [text for text in lines + names if not _shows(prompt, text)]
+        lacking = [line for line in lines if matching.find_text(prompt, line) is None]
+        lacking += [name for name in names if matching.find_text(prompt, name) is None]
         if lacking:
             what = f"of tool {tool.name!r} the prompt lacks {_quote(lacking[0])}"
             yield Loss(code="tool-schema-lost", field=where, message=what, fix=_USE_REACT)
 
 
-def _context_losses(index: int, message: Message, prompt: str) -> Iterator[Loss]:
-    where = f"messages[{index}].content"
-    if message.role == "assistant" or not message.content.strip():
-        return
-    if not _shows_value(prompt, message.content):
-        kind = {"system": "system-lost", "user": "user-lost", "tool": "observation-lost"}[message.role]
-        what = f"the {message.role} text {_quote(message.content)} is not in the prompt"
-        yield Loss(code=kind, field=where, message=what, fix=_USE_REACT)
+def _context_losses(
+    conversation: Conversation, indices: range, prompt: str, start: int, *, native: bool
+) -> Iterator[Loss]:
+    """Messages of a prompt, looked for one after the other; a system text may stand anywhere."""
+    place = start
+    for index in indices:
+        message = conversation.messages[index]
+        if message.role == "assistant":
+            end = _find_history(message, prompt, place, native=native, tools=conversation.tools)
+            if end is None:
+                what = f"the assistant message {_quote(_gist(message))} is not in the prompts after it"
+                yield Loss(code="history-lost", field=f"messages[{index}]", message=what, fix=_USE_REACT)
+        elif not message.content.strip():
+            continue
+        else:
+            end = matching.find_value(prompt, message.content, 0 if message.role == "system" else place)
+            if end is None:
+                what = f"the {message.role} text {_quote(message.content)} is not in the prompt at its place"
+                yield Loss(code=_KINDS[message.role], field=f"messages[{index}].content", message=what, fix=_USE_REACT)
+        if end is not None and message.role != "system":
+            place = end
 
 
-def _answer_losses(index: int, message: Message, completion: str) -> Iterator[Loss]:
+def _find_history(message: Message, prompt: str, start: int, *, native: bool, tools: Sequence[ToolSpec]) -> int | None:
+    """Return where an earlier answer ends in a prompt; its reasoning may be dropped there, text and calls may not.
+
+    Some templates write the text after the calls, or even after their results, so it counts anywhere from `start`.
+    """
+    # Templates that strip reasoning from the history also strip it where it stands in the content.
+    content = message.content.rsplit("</think>", 1)[-1].strip()
+    text_end = matching.find_text(prompt, content, start)
+    if text_end is None or not message.tool_calls:
+        return text_end
+    place: int | None = start
+    for call in message.tool_calls:
+        if place is None:
+            break
+        if native:
+            place = matching.find_call(prompt, call, place, _schema(tools, call.name))
+        else:
+            place = matching.find_text(prompt, call.arguments.strip(), place)
+    return place
+
+
+def _answer_losses(
+    index: int, message: Message, completion: str, tools: Sequence[ToolSpec], stops: Sequence[str]
+) -> Iterator[Loss]:
     where = f"messages[{index}]"
-    for field, text in (("content", message.content), ("reasoning", message.reasoning)):
-        if text.strip() and text.strip() not in completion:
-            what = f"the {field} {_quote(text)} is not in the completion"
-            yield Loss(code=f"{field}-lost", field=f"{where}.{field}", message=what, fix=_fix_of(field))
+    rest = completion
+    for field, text in (("reasoning", message.reasoning), ("content", message.content)):
+        text = text.strip()
+        if text and text not in rest:
+            inside = next((stop for stop in stops if stop in text), None)
+            if inside is not None:
+                yield _stop_inside(f"{where}.{field}", inside)
+            else:
+                what = f"the {field} {_quote(text)} is not in the completion"
+                yield Loss(code=f"{field}-lost", field=f"{where}.{field}", message=what, fix=_fix_of(field))
+        rest = rest.replace(text, "\n", 1) if text else rest
+    start = 0
     for number, call in enumerate(message.tool_calls):
         place = f"{where}.tool_calls[{number}]"
-        if call.name not in completion:
-            yield Loss(code="call-lost", field=place, message=f"call {call.name!r} is not in the text", fix=_USE_REACT)
+        end = matching.find_call(rest, call, start, _schema(tools, call.name))
+        if end is None:
+            yield _call_loss(place, call.name, call.arguments, rest[start:], stops)
             continue
-        lacking = [leaf for leaf in _leaves(call.parse_arguments()) if not _shows(completion, leaf)]
-        if lacking:
-            what = f"argument {_quote(lacking[0])} of {call.name!r} is not in the text"
-            yield Loss(code="arguments-lost", field=f"{place}.arguments", message=what, fix=_USE_REACT)
-        elif _escaped_twice(call.parse_arguments(), completion):
+        start = end
+        if _escaped_twice(call.parse_arguments(), rest):
             what = f"the arguments of {call.name!r} are escaped twice"
             yield Loss(code="arguments-escaped", field=f"{place}.arguments", message=what, fix=_USE_REACT)
+
+
+def _call_loss(place: str, name: str, arguments: str, rest: str, stops: Sequence[str]) -> Loss:
+    inside = next((stop for stop in stops if stop in arguments), None)
+    if inside is not None:
+        return _stop_inside(f"{place}.arguments", inside)
+    if matching.find_word(rest, name) is None:
+        what = f"call {name!r} is not in the text"
+        return Loss(code="call-lost", field=place, message=what, fix=_USE_REACT)
+    what = f"the arguments {_quote(arguments)} of {name!r} are not in the text as they are"
+    return Loss(code="arguments-lost", field=f"{place}.arguments", message=what, fix=_USE_REACT)
 
 
 def _react_losses(index: int, message: Message, completion: str, stops: Sequence[str]) -> Iterator[Loss]:
@@ -100,8 +164,7 @@ def _react_losses(index: int, message: Message, completion: str, stops: Sequence
     text = react.write_step(message)
     for stop in stops:
         if stop in text:
-            what = f"the assistant's text contains the stop {stop!r}; a server would cut it there"
-            yield Loss(code="stop-inside", field=where, message=what, fix="remove it from the row")
+            yield _stop_inside(where, stop)
     try:
         read = react.read_message(react.parse_step(text))
     except DataError as error:
@@ -121,43 +184,28 @@ def _react_losses(index: int, message: Message, completion: str, stops: Sequence
         yield Loss(code="react-ambiguous", field=where, message=what, fix=fix)
 
 
+def _stop_inside(field: str, stop: str) -> Loss:
+    what = f"the assistant's text contains the stop {stop!r}; a server would cut it there"
+    return Loss(code="stop-inside", field=field, message=what, fix="remove it from the row")
+
+
+def _mark_inside(index: int) -> Loss:
+    what = "the assistant's text contains U+F0000 or U+F0001, which mark control tokens here"
+    return Loss(code="mark-inside", field=f"messages[{index}]", message=what, fix="remove the character from the row")
+
+
 def _fix_of(field: str) -> str:
     if field == "reasoning":
         return "use a template that shows reasoning, --dialect react, or remove it from the row"
     return _USE_REACT
 
 
-def _shows(text: str, part: str) -> bool:
-    """Whether a part stands in a text: as it is, or as JSON writes it."""
-    if part in text:
-        return True
-    return json.dumps(part, ensure_ascii=False)[1:-1] in text or json.dumps(part)[1:-1] in text
+def _schema(tools: Sequence[ToolSpec], name: str) -> Mapping[str, Any]:
+    return next((tool.parameters for tool in tools if tool.name == name), {})
 
 
-def _shows_value(text: str, content: str) -> bool:
-    """As `_shows`, and JSON content may be written in another layout (some templates parse and dump it again)."""
-    if _shows(text, content) or _shows(text, content.strip()):
-        return True
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return all(_shows(text, leaf) for leaf in _leaves(value))
-
-
-def _leaves(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
-    """Yield the texts that must be visible of a JSON value: keys, strings and numbers."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield str(key)
-            yield from _leaves(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, str):
-        yield value
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield json.dumps(value)
+def _gist(message: Message) -> str:
+    return message.content or ", ".join(f"{call.name}({call.arguments})" for call in message.tool_calls)
 
 
 def _escaped_twice(arguments: Mapping[str, Any], completion: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from actune.core import react
-from actune.core.errors import RenderError
+from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message
 from actune.render.chat import ChatRenderer
 
@@ -47,8 +47,14 @@ def write_turns(dialect: Dialect, conversation: Conversation) -> list[Turn]:
     turns = []
     for index, message in enumerate(conversation.messages):
         if message.role == "assistant":
-            prompt = dialect.prompt(conversation, index)
-            completion = dialect.completion(conversation, index, prompt)
+            try:
+                prompt = dialect.prompt(conversation, index)
+                completion = dialect.completion(conversation, index, prompt)
+            except (RenderError, DataError) as error:
+                if error.field is None or not error.field.startswith("messages"):
+                    parts = (f"messages[{index}]", error.field)
+                    error.field = ".".join(part for part in parts if part)
+                raise
             turns.append(Turn(index=index, prompt=prompt, completion=completion))
     return turns
 

@@ -20,6 +20,10 @@ from jinja2.parser import Parser
 from actune.core.errors import RenderError
 
 Json = Mapping[str, Any]
+# What a template can raise on values it does not expect; OverflowError is the sandbox's answer to a huge range.
+_FAULTS = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+)  # fmt: skip
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -37,6 +41,9 @@ class _Dict:
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:  # noqa: ANN401
         return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:  # noqa: ANN401
+        return dict.fromkeys(*args, **kwargs)
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -101,7 +108,7 @@ class ChatTemplate:
                 strftime_now=self._strftime(),
                 **self._variables,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        except _FAULTS as error:
             raise RenderError(
                 f"the chat template refuses the conversation: {error}",
                 code="template-refuses",

@@ -229,12 +229,12 @@ def test_system_text_goes_to_the_user_where_the_template_refuses_one(tmp_path: P
 
 def test_stop_token_inside_an_answer_is_refused(tokenizer_folder: Path):
     messages = (*agent_row().messages[:-1], Message(role="assistant", content="Rain<|im_end|> or not."))
-    for style, code in (("react", "stop-inside"), ("chat", "content-lost")):
+    for style in ("react", "chat"):
         tools = (WEATHER,) if style == "react" else ()
         row = dataclasses.replace(agent_row(style=style), messages=messages if tools else messages[-2:], tools=tools)
         with pytest.raises(RenderError) as caught:
             Encoder.from_folder(tokenizer_folder).encode(row)
-        assert caught.value.code == code
+        assert caught.value.code == "stop-inside"
 
 
 TEXT = st.text(alphabet="ab 中\n{}<|>:", max_size=16)
