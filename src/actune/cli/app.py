@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cyclopts import App, CycloptsError, Parameter
 
 from actune import __version__
@@ -53,5 +55,17 @@ def run_app(words: list[str]) -> int:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         name = words[0] if words and words[0] in _COMMANDS else ""
-        raise ConfigError(str(error), fix=f"see `actune {name} --help`".replace("  ", " ")) from error
+        raise ConfigError(
+            _explain_missing(str(error), words), fix=f"see `actune {name} --help`".replace("  ", " ")
+        ) from error
     return result if isinstance(result, int) else 0
+
+
+def _explain_missing(message: str, words: list[str]) -> str:
+    """Tell a flag that was left out from one that was given without its value; cyclopts says the same of both."""
+    match = re.match(r'Command ".*?" parameter (\S+) requires an argument\.', message)
+    if match is None:
+        return message
+    name = match.group(1)
+    given = any(word.split("=")[0].lstrip("-").replace("-", "_") == name.lstrip("-") for word in words)
+    return f"{name} {'needs a value' if given else 'is missing'}.{message[match.end() :]}"

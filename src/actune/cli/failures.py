@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import traceback
 
 from actune.core.errors import ActuneError
 
+_SPEAKING_SECONDS = 2.0
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -26,6 +28,9 @@ def report_failure(error: BaseException) -> int:
     if os.environ.get("ACTUNE_TRACEBACK") == "1":
         traceback.print_exception(error)
     message, code = _explain(error)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # Most errors are those of every process, and torchrun ends all when one ends: let the first one speak.
+        time.sleep(_SPEAKING_SECONDS)
     sys.stderr.write(f"{_name_rank()}{message}\n")
     sys.stderr.flush()
     return code

@@ -5,8 +5,13 @@ Exit codes: 0 done, 1 the work found problems, 2 the request was wrong, 130 inte
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from actune.cli.failures import report_failure
 
@@ -19,11 +24,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(words)
-        sys.stdout.flush()  # here, so that a closed pipe is met inside the error policy
+        with _terminable():
+            code = _dispatch(words)
+            sys.stdout.flush()  # here, so that a closed pipe is met inside the error policy
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where every error becomes a message
         return report_failure(error)
     return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that nothing half-written stays.
+
+    Not under torchrun, which ends processes this way that hang in a collective, where Python runs no handler.
+    """
+    if "WORLD_SIZE" in os.environ or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _dispatch(words: list[str]) -> int:

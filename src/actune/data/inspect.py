@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,27 +16,48 @@ from actune.render.encoder import EncodedTurn
 from actune.render.tokenizer import strip_marks
 from actune.render.tree import TokenTree
 
+_NARROW = 118
+"""Below so many columns the table of a run has no grid, and its headings are broken over two lines."""
 
-def counts_table(prepared: Prepared) -> Table:
-    """Return the table of a run: per source rows, tokens, supervised tokens, left out, quarantined."""
-    table = Table(title="What the model will see", title_justify="left")
+
+def counts_table(prepared: Prepared, width: int) -> Table:
+    """Return the table of a run: per source rows, tokens, supervised tokens, left out, quarantined.
+
+    It fits `width` columns from 80 on. Shortened rows and warnings have a column only where there are any.
+    """
+    tallies = [count.tally for count in prepared.counts]
+    optional = [name for name in ("shortened", "warnings") if any(getattr(tally, name) for tally in tallies)]
+    names = ["read", "trained", "tokens", "supervised", "over-long", "quarantined", *optional]
+    narrow = width < _NARROW
+    table = Table(title="What the model will see", title_justify="left", pad_edge=not narrow)
+    if narrow:
+        table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
     table.add_column("source", overflow="fold")
-    table.add_column("role")
-    for name in ("read", "trained", "tokens", "supervised", "over-long", "shortened", "quarantined", "warnings"):
-        table.add_column(name, justify="right")
-    total = [0, 0, 0]
-    for count in prepared.counts:
-        tally = count.tally
-        numbers = (
-            count.read, tally.rows, tally.tokens, tally.supervised, tally.over_long, tally.shortened,
-            tally.quarantined + count.unreadable, tally.warnings,
-        )  # fmt: skip
-        table.add_row(Text(_short_name(count.name)), count.role, *(f"{number:,}" for number in numbers))
+    table.add_column("role", no_wrap=True)
+    for name in names:
+        table.add_column(_BROKEN.get(name, name) if narrow else name, justify="right", no_wrap=True)
+    total = dict.fromkeys(("trained", "tokens", "supervised"), 0)
+    for count, tally in zip(prepared.counts, tallies, strict=True):
+        numbers = {
+            "read": count.read, "trained": tally.rows, "tokens": tally.tokens, "supervised": tally.supervised,
+            "over-long": tally.over_long, "quarantined": tally.quarantined + count.unreadable,
+            "shortened": tally.shortened, "warnings": tally.warnings,
+        }  # fmt: skip
+        table.add_row(Text(_short_name(count.name)), count.role, *(f"{numbers[name]:,}" for name in names))
         if count.role != "validation":
-            total = [total[0] + tally.rows, total[1] + tally.tokens, total[2] + tally.supervised]
+            total = {name: value + numbers[name] for name, value in total.items()}
     table.add_section()
-    table.add_row("all for training", "", "", *(f"{number:,}" for number in total), "", "", "", "")
+    table.add_row("for training", "", *(f"{total[name]:,}" if name in total else "" for name in names))
     return table
+
+
+_BROKEN = {
+    "supervised": "super-\nvised",
+    "over-long": "over-\nlong",
+    "quarantined": "quaran-\ntined",
+    "shortened": "short-\nened",
+    "warnings": "warn-\nings",
+}
 
 
 def _short_name(source: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from actune.config.settings import Settings
+from actune.config.settings import DataSettings, Settings
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation
 from actune.data.encode import Encoded, Tally, encode_rows
@@ -61,11 +63,13 @@ def choose_rows(settings: Settings) -> Rows:
     agent = [_load(spec, data.format, settings) for spec in data.dataset]
     rows = _conversations(agent)
     train, validation = split_validation(rows, ratio=data.validation_ratio, seed=seed)
-    notices = plan_validation(len(rows), ratio=data.validation_ratio).notices
+    notices = (*_repeated(data), *plan_validation(len(rows), ratio=data.validation_ratio).notices)
     ratio = data.train_dataset_mix_ratio
     general = [_load(spec, None, settings) for spec in data.train_dataset_mix_ds] if ratio > 0 else []
     others = _conversations(general)
     plan = plan_mix(len(train), len(others), sample=data.train_dataset_sample, ratio=ratio)
+    if plan.agent == 0:
+        notices = (*notices, f"train_dataset_sample {data.train_dataset_sample} at ratio {ratio:g} leaves no agent row")
     identity: tuple[Conversation, ...] = ()
     if data.self_cognition_sample:
         identity = identity_rows(
@@ -138,6 +142,17 @@ def _load(spec: str, format_name: str | None, settings: Settings) -> Loaded:
     return loaded
 
 
+def _repeated(data: DataSettings) -> list[str]:
+    """Name the datasets that are given more than once: their rows count each time, held-out ones too."""
+    general = data.train_dataset_mix_ds if data.train_dataset_mix_ratio > 0 else []
+    given = Counter(str(Path(spec).resolve()) if Path(spec).exists() else spec for spec in [*data.dataset, *general])
+    return [
+        f"{name} is given {count} times: its rows count each time, and those held out for validation are trained on too"
+        for name, count in given.items()
+        if count > 1
+    ]
+
+
 def _conversations(sources: Sequence[Loaded]) -> tuple[Conversation, ...]:
     return tuple(row for loaded in sources for row in loaded.conversations)
 
@@ -160,11 +175,13 @@ def _refuse_empty(rows: Rows, train: Encoded) -> None:
 
 def _count(rows: Rows, train: Encoded, validation: Encoded) -> list[SourceCount]:
     counts = []
-    roles = {loaded.name: (role, loaded) for role, loaded in rows.loaded}
-    for name in dict.fromkeys([*roles, *train.tallies]):
-        role, loaded = roles.get(name, ("identity", None))
-        read = len(loaded.conversations) + len(loaded.quarantined) if loaded else 0
-        bad = len(loaded.quarantined) if loaded else 0
+    names = [loaded.name for _, loaded in rows.loaded]
+    for name in dict.fromkeys([*names, *train.tallies]):
+        # A source that is named twice, or as agent and as general rows, has one line: its rows are the same.
+        same = [(role, loaded) for role, loaded in rows.loaded if loaded.name == name]
+        role = " + ".join(dict.fromkeys(role for role, _ in same)) or "identity"
+        read = sum(len(loaded.conversations) + len(loaded.quarantined) for _, loaded in same)
+        bad = sum(len(loaded.quarantined) for _, loaded in same)
         tally = train.tallies.get(name, Tally())
         counts.append(SourceCount(name=name, role=role, read=read or tally.rows, unreadable=bad, tally=tally))
     for name, tally in validation.tallies.items():

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from actune.core.errors import DataError, RenderError
+from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.types import Conversation
 from actune.data.checks import find_problems
 from actune.data.sources import Quarantined
@@ -31,6 +31,9 @@ def check(
     now: datetime.date | None,
 ) -> int:
     """Report every row that cannot be read, would teach something wrong, or cannot be written for a model."""
+    for flag, value in (("--dialect", dialect), ("--chat_template", chat_template), ("--now", now)):
+        if value is not None and model is None:
+            raise ConfigError(f"{flag} has no effect without --model", fix="name the model, or leave the flag out")
     encoder = find_writing(model, dialect, chat_template, now, None, False).encoder() if model is not None else None
     problems: list[dict[str, Any]] = []
     rows = bad = 0
@@ -102,5 +105,13 @@ def _print_report(report: dict[str, Any]) -> None:
         if problems[0].get("fix"):
             console.print(f"  fix: {problems[0]['fix']}", markup=False)
     if "template" in report:
-        console.print(f"template: {json.dumps(report['template'], ensure_ascii=False)}", markup=False)
+        parts = [f"{key} {_write_value(value)}" for key, value in report["template"].items()]
+        console.print(f"template: {'; '.join(parts)}", markup=False)
     console.print(f"{report['rows']:,} rows, {report['ok']:,} without errors")
+
+
+def _write_value(value: object) -> str:
+    """Return a value of the profile for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

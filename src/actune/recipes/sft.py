@@ -96,7 +96,7 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     with _progress(console) as progress:
         task = progress.add_task("reading rows", total=len(rows.train) + len(rows.validation))
         prepared = prepare(settings, rows, encoder, advance=lambda: progress.advance(task))
-    console.print(counts_table(prepared))
+    console.print(counts_table(prepared, console.width))
     for notice in prepared.notices:
         console.print(f"note: {notice}", markup=False)
     if prepared.quarantined:

@@ -55,6 +55,8 @@ def find_writing(
     """Combine flags with what a run folder knows; a flag that is given wins."""
     run = read_run(Path(model))
     known: dict[str, Any] = dict(run.settings["render"]) if run is not None else {}
+    if chat_template is not None and not Path(chat_template).is_file():
+        raise ConfigError(f"chat_template {chat_template} is no file", fix="give a Jinja file")
     template = chat_template or (run.settings["model"].get("chat_template") if run is not None else None)
     return Writing(
         model_dir=run.model_dir if run is not None else resolve_model(model, None),

@@ -98,8 +98,8 @@ def test_sft_hands_over_settings(calls: list[tuple[str, dict[str, object]]], tmp
         ("chekc a", 'Did you mean "check"?'),
         ("--hlep", "Unknown command"),
         ("check a --jsno", "Did you mean --json?"),
-        ("check", "DATA requires an argument"),
-        ("tokens --data a --out o", "--model requires an argument"),
+        ("check", "DATA is missing"),
+        ("tokens --data a --out o", "--model is missing"),
         ("tokens --model m --data a --out o --now 2024-02-30", "--now"),
         ("tokens --model m --data a --out o --dialect chta", 'Did you mean "chat"?'),
         ("inspect --model m --data a --row x", "--row"),
@@ -128,3 +128,19 @@ def test_of_several_processes_the_first_explains_wrong_settings(
     monkeypatch.setattr("actune.cli.sft._SPEAKING_SECONDS", 0)
     assert main(["sft", "--nope"]) == 2
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("tokens --model m --data d", "error: --out is missing."),
+        ("tokens --model m --data d --out", "error: --out needs a value."),
+        ("check", "error: DATA is missing."),
+    ],
+)
+def test_a_flag_left_out_is_told_from_one_without_value(
+    capsys: pytest.CaptureFixture[str], calls: list[tuple[str, dict[str, object]]], line: str, expected: str
+) -> None:
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err.startswith(expected)
+    assert calls == []

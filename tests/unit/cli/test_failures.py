@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
 from types import ModuleType
 
@@ -79,5 +81,20 @@ def test_processes_of_one_run_say_who_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    waited: list[float] = []
+    monkeypatch.setattr("actune.cli.failures.time.sleep", waited.append)
     run_failing(monkeypatch, DataError("m", code="c"))
     assert capsys.readouterr().err == "[rank 3] error: m\n"
+    assert waited == [2.0]  # the first process of the machine speaks at once; torchrun then ends the others
+
+
+def test_sigterm_ends_a_command_like_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("actune.cli.main._dispatch", lambda _words: os.kill(os.getpid(), signal.SIGTERM))
+    assert main([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,69 @@
+"""The account of a run's rows: what is said of sources named twice, and a table that fits."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from actune.config.settings import Settings
+from actune.data.encode import Encoded, Tally
+from actune.data.inspect import counts_table
+from actune.data.prepare import Prepared, SourceCount, _count, choose_rows
+
+
+def settings(**data: object) -> Settings:
+    return Settings.model_validate({"model": {"model_id_or_path": "m"}, "data": data})
+
+
+def rows_file(folder: Path, name: str, count: int) -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps({"query": f"{name} {n}", "response": "r"}) + "\n" for n in range(count)))
+    return str(path)
+
+
+def test_a_source_given_twice_is_named_and_counted_once_in_the_table(tmp_path: Path):
+    name = rows_file(tmp_path, "a.jsonl", 10)
+    rows = choose_rows(settings(dataset=[name], train_dataset_mix_ds=[name], train_dataset_mix_ratio=1.0))
+    assert [notice for notice in rows.notices if "is given 2 times" in notice]
+    counts = _count(rows, Encoded(), Encoded())
+    assert [(count.role, count.read) for count in counts] == [("agent + general", 20)]
+
+
+def test_different_sources_need_no_notice(tmp_path: Path):
+    names = [rows_file(tmp_path, "a.jsonl", 10), rows_file(tmp_path, "b.jsonl", 10)]
+    assert choose_rows(settings(dataset=names)).notices == ()
+
+
+def test_a_sample_without_agent_rows_is_said(tmp_path: Path):
+    agent, general = rows_file(tmp_path, "a.jsonl", 10), rows_file(tmp_path, "b.jsonl", 10)
+    chosen = settings(
+        dataset=[agent], train_dataset_mix_ds=[general], train_dataset_mix_ratio=2.0, train_dataset_sample=1
+    )
+    assert any("leaves no agent row" in notice for notice in choose_rows(chosen).notices)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_table_fits_and_shows_every_number(width: int):
+    tally = Tally(
+        rows=123456, tokens=98765432, supervised=8765432, over_long=12, quarantined=3, shortened=4, warnings=5
+    )
+    count = SourceCount(name="a/long_name_of_a_file.jsonl", role="agent", read=123475, unreadable=1, tally=tally)
+    prepared = Prepared(train=[], validation=[], counts=(count,), quarantined=(), notices=(), fingerprint="")
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(counts_table(prepared, width))
+    shown = stream.getvalue()
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    for number in ("123,456", "98,765,432", "8,765,432", "123,475"):
+        assert number in shown
+    assert "…" not in shown
+
+
+def test_columns_without_content_are_left_out():
+    count = SourceCount(name="a", role="agent", read=1, unreadable=0, tally=Tally(rows=1))
+    prepared = Prepared(train=[], validation=[], counts=(count,), quarantined=(), notices=(), fingerprint="")
+    headings = [column.header for column in counts_table(prepared, 160).columns]
+    assert headings == ["source", "role", "read", "trained", "tokens", "supervised", "over-long", "quarantined"]
