@@ -72,6 +72,7 @@ class ChatRenderer:
         literals = self._plain.literals + "\0" + self._tools.literals
         self._controls = None if raw_control_tokens else tokenizer.control_pattern(literals)
         self._arguments: Arguments = "dict"
+        self._given: tuple[ToolSpec, ...] = ()  # tools of the probes about plain text
         self.profile = self._probe()
         self._arguments = self.profile.arguments or "dict"
 
@@ -130,7 +131,11 @@ class ChatRenderer:
 
     def _probe(self) -> Profile:
         user, answer = Message(role="user", content=_USER), Message(role="assistant", content=_ANSWER)
-        text = self.render([user, answer], prompt=False)
+        try:
+            text = self.render([user, answer], prompt=False)
+        except RenderError:  # some templates are made for chats with tools only
+            self._given = (_TOOL,)
+            text = self.render([user, answer], tools=self._given, prompt=False)
         if _USER not in text or _ANSWER not in text:
             raise RenderError(
                 f"the chat template ({self.templates.origin}) loses the question or the answer of a plain chat",
@@ -151,7 +156,8 @@ class ChatRenderer:
 
     def _header(self, user: Message) -> str:
         """Return what the generation prompt adds, "" when the template ignores it."""
-        with_prompt, without = self.render([user], prompt=True), self.render([user], prompt=False)
+        with_prompt = self.render([user], tools=self._given, prompt=True)
+        without = self.render([user], tools=self._given, prompt=False)
         return with_prompt[len(without) :] if with_prompt.startswith(without) else ""
 
     def _find_ending(self, user: Message, answer: Message, text: str) -> Ending:
@@ -161,7 +167,8 @@ class ChatRenderer:
             tail = ""  # a template that opens the next turn by itself has not closed this one
         follow: str | None = None
         with contextlib.suppress(RenderError):
-            longer = self.render([user, answer, Message(role="user", content=_FOLLOW)], prompt=True)
+            messages = [user, answer, Message(role="user", content=_FOLLOW)]
+            longer = self.render(messages, tools=self._given, prompt=True)
             if _FOLLOW in longer:
                 follow = longer.split(_FOLLOW, 1)[0].rsplit(_ANSWER, 1)[-1]
         ending = find_ending(tail, follow, special=self._special_pattern(), eos=self._end_of_sequence())
@@ -187,7 +194,8 @@ class ChatRenderer:
 
     def _probe_system(self, user: Message) -> bool:
         try:
-            text = self.render([Message(role="system", content=_SYSTEM), user], prompt=True)
+            system = Message(role="system", content=_SYSTEM)
+            text = self.render([system, user], tools=self._given, prompt=True)
         except RenderError:
             return False
         return _SYSTEM in text and _USER in text

@@ -156,3 +156,12 @@ def test_a_template_that_fails_on_a_row_names_the_message(tmp_path: Path, tokeni
     with pytest.raises(RenderError) as caught:
         encoder_of(template, tmp_path, tokenizer_folder).encode(row(ask(), answer(), ask("bad"), answer(), tools=()))
     assert (caught.value.code, caught.value.field) == ("template-refuses", "messages[3]")
+
+
+def test_a_template_made_for_tools_only_serves_rows_with_tools(tmp_path: Path, tokenizer_folder: Path):
+    template = "{% if not tools %}{{ raise_exception('tools are required') }}{% endif %}" + FAITHFUL
+    encoder = encoder_of(template, tmp_path, tokenizer_folder)
+    assert encoder.encode_turns(PARALLEL)[0].turn.completion.endswith("</tool_call><|im_end|>")
+    with pytest.raises(RenderError) as caught:
+        encoder.encode_turns(row(ask(), answer(), tools=()))
+    assert (caught.value.code, caught.value.field) == ("template-refuses", "messages[1]")
