@@ -10,7 +10,7 @@ import traceback
 
 from actune.core.errors import ActuneError
 
-_SPEAKING_SECONDS = 2.0
+_SPEAKING_SECONDS = 5.0
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}

@@ -55,9 +55,11 @@ def sft(settings: Settings) -> int:
         job = prepare_job(settings, console)
         if settings.output.dry_run:
             return 0
-        from actune.training.ranks import Ranks
+        # Importing torch takes seconds, in which Ctrl-C can come as well.
+        with discard_failed_start(job.folder, resume=settings.output.resume is not None):
+            from actune.training.ranks import Ranks
 
-        return _train(job.settings, job, Ranks.start(), console)
+            return _train(job.settings, job, Ranks.start(), console)
     from actune.training.ranks import Ranks
 
     ranks = Ranks.start()

@@ -86,7 +86,7 @@ def test_processes_of_one_run_say_who_speaks(
     monkeypatch.setattr("actune.cli.failures.time.sleep", waited.append)
     run_failing(monkeypatch, DataError("m", code="c"))
     assert capsys.readouterr().err == "[rank 3] error: m\n"
-    assert waited == [2.0]  # the first process of the machine speaks at once; torchrun then ends the others
+    assert waited == [5.0]  # the first process of the machine speaks at once; torchrun then ends the others
 
 
 def test_sigterm_ends_a_command_like_ctrl_c(
