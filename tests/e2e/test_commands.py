@@ -218,7 +218,7 @@ def test_inspect_marks_what_is_trained(model: Path, tmp_path: Path, capsys: pyte
     [
         (["--dataset", "absent.jsonl"], 2, "absent.jsonl"),
         (["--max_length", "5"], 1, "max_length"),
-        (["--lora_target_modules", "q_prj"], 1, "q_proj"),
+        (["--lora_target_modules", "q_prj"], 2, "q_proj"),
         (["--learnin_rate", "1", "--lora_rnk", "2"], 2, "lora_rank"),
         (["--chat_template", "absent.jinja"], 2, "absent.jinja"),
         (["--compare", "true"], 2, "compare"),
