@@ -162,7 +162,9 @@ class TextTokenizer:
         key = (anchor, segment)
         ids = self._segments.get(key)
         if ids is None:
-            ids = tuple(self._tokenizer.encode(anchor + segment, add_special_tokens=False).ids)
+            # The batch call leaves out character offsets, which nobody reads here: a third less time, the same ids.
+            (encoding,) = self._tokenizer.encode_batch_fast([anchor + segment], add_special_tokens=False)
+            ids = tuple(encoding.ids)
             self._segments[key] = ids
             if len(self._segments) > _CACHED_SEGMENTS:
                 self._segments.popitem(last=False)
