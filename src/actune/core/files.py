@@ -105,7 +105,11 @@ def explain_write(path: Path, error: OSError) -> CheckpointError:
 
 
 def _flush(folder: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
     for path in sorted(folder.rglob("*")):
+        if path.is_file():  # some writers make files that only their owner can read
+            path.chmod(0o666 & ~mask)
         _flush_one(path)
     _flush_one(folder)
 

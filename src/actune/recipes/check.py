@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from actune.core.errors import ConfigError, DataError, RenderError
+from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation
 from actune.data.checks import find_problems
 from actune.data.sources import Quarantined
-from actune.recipes.writing import find_writing, in_order, load_rows, quarantine
+from actune.recipes.writing import find_writing, in_order, load_rows, quarantine, stderr
 from actune.render.encoder import DialectName, Encoder
 
 _EXAMPLES = 3  # of each kind, printed for people; --json has them all
@@ -33,7 +33,7 @@ def check(
     """Report every row that cannot be read, would teach something wrong, or cannot be written for a model."""
     for flag, value in (("--dialect", dialect), ("--chat_template", chat_template), ("--now", now)):
         if value is not None and model is None:
-            raise ConfigError(f"{flag} has no effect without --model", fix="name the model, or leave the flag out")
+            stderr().print(f"note: {flag} has no effect without --model", markup=False)
     encoder = find_writing(model, dialect, chat_template, now, None, False).encoder() if model is not None else None
     problems: list[dict[str, Any]] = []
     rows = bad = 0
@@ -83,7 +83,8 @@ def _problem_json(level: str, item: Quarantined) -> dict[str, Any]:
 
 def _profile_json(encoder: Encoder) -> dict[str, Any]:
     templates = encoder.renderer.templates
-    profile = {"origin": templates.origin, **dataclasses.asdict(encoder.renderer.profile)}
+    profile: dict[str, Any] = {"origin": templates.origin, **dataclasses.asdict(encoder.renderer.profile)}
+    profile["notices"] = encoder.renderer.notices()
     return {key: value for key, value in profile.items() if value is not None}
 
 

@@ -92,8 +92,8 @@ def prepare_job(settings: Settings, console: Console) -> Job:
             raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
     model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
-    if encoder.renderer.templates.is_default:
-        console.print(f"note: the model has no chat template; used is the {encoder.renderer.templates.origin}")
+    for notice in encoder.renderer.notices():
+        console.print(f"note: {notice}", markup=False)
     rows = choose_rows(settings)
     with _progress(console) as progress:
         task = progress.add_task("reading rows", total=len(rows.train) + len(rows.validation))

@@ -71,7 +71,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     console.print(f"{written:,} rows written to {out}", highlight=False)
     for code, count in failed.most_common():
         console.print(f"{count:,} rows are error lines: {code}", highlight=False)
-    return 0
+    return 0 if written or not failed else 1
 
 
 def _tree_json(tree: TokenTree) -> dict[str, Any]:

@@ -76,6 +76,21 @@ class ChatRenderer:
         self.profile = self._probe()
         self._arguments = self.profile.arguments or "dict"
 
+    def notices(self) -> list[str]:
+        """Say what a user should know about the template before training on it."""
+        found = []
+        if self.templates.is_default:
+            found.append(f"the model has no chat template; used is the {self.templates.origin}")
+        loose = [stop for stop in self.profile.stops if self.tokenizer.token_id(stop) is None]
+        if loose:
+            shown = ", ".join(map(repr, loose))
+            found.append(
+                f"the template ends answers in {shown}, which is no single token; servers have to stop on text"
+            )
+        if self.profile.stop_added:
+            found.append(f"the template does not end an answer; {self.profile.stops[0]!r} is put there")
+        return found
+
     def mark(self, text: str) -> str:
         """Return text from outside (user, tool) with its control tokens neutralised."""
         return text if self._controls is None else mark_control_tokens(text, self._controls)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from actune.core.errors import ModelError
+from actune.core.errors import ConfigError, ModelError
 
 # Private-use characters that mark a control token which stands in user or tool text. The same two as transformers'
 # `sanitize_control_tokens` uses, so that a text marked by either is encoded alike.
@@ -78,11 +78,12 @@ class TextTokenizer:
         """Load `tokenizer.json` and `tokenizer_config.json` of a model folder.
 
         Raises:
-            ModelError: when tokenizer.json is missing or unreadable.
+            ConfigError: when there is no tokenizer.json.
+            ModelError: when it is unreadable.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise ModelError(
+            raise ConfigError(
                 f"no tokenizer.json in {folder}",
                 fix="convert the tokenizer once: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
             )

@@ -211,6 +211,20 @@ def test_template_that_ends_no_turn_gets_the_eos_token(tmp_path: Path, tokenizer
     turn = encoder.encode_turns(row)[0]
     assert turn.turn.completion == "[assistant]Rain.<|im_end|>"
     assert encoder.renderer.profile.stop_added
+    assert encoder.renderer.notices() == ["the template does not end an answer; '<|im_end|>' is put there"]
+
+
+def test_stop_that_is_no_single_token_is_said(tmp_path: Path, tokenizer_folder: Path):
+    template = tmp_path / "words.jinja"
+    template.write_text(
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<turn_end>\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}",
+        encoding="utf-8",
+    )
+    renderer = Encoder.from_folder(tokenizer_folder, chat_template=template).renderer
+    assert renderer.profile.stops == ("<turn_end>",)
+    assert "no single token" in renderer.notices()[0]
+    assert Encoder.from_folder(tokenizer_folder).renderer.notices() == []
 
 
 def test_system_text_goes_to_the_user_where_the_template_refuses_one(tmp_path: Path, tokenizer_folder: Path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from actune.core.errors import ModelError
+from actune.core.errors import ConfigError, ModelError
 from actune.render.tokenizer import TextTokenizer, load_templates, mark_control_tokens, strip_marks
 
 PIECES = [
@@ -62,7 +62,7 @@ def test_only_added_tokens_that_the_template_writes_are_control_tokens(tokenizer
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path):
-    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
         TextTokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be read"):
