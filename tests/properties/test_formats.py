@@ -8,8 +8,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actune.core.api_list import write_system
 from actune.core.errors import DataError
-from actune.core.react import write_system
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats import ms_agent, openai, registry
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from actune.core import react
+from actune.core import api_list, react
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats.fields import Placed, read_id
@@ -74,17 +74,17 @@ def assemble(
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    api: react.ApiBlock
+    api: api_list.ApiBlock
     source: str | None
     repairs: tuple[str, ...]
 
 
 @lru_cache(maxsize=256)  # data sets repeat a few system texts in all their rows
 def _read_block(text: str) -> _Block | None:
-    api = react.read_system(text)
+    api = api_list.read_system(text)
     if api is None:
         return None
-    source = None if react.write_system(api.system, api.tools, api.language) == text else text
+    source = None if api_list.write_system(api.system, api.tools, api.language) == text else text
     repairs = tuple(f"tool {name}: parameter list with unescaped quotes" for name in api.repaired)
     return _Block(api, source, repairs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from actune.core import react
+from actune.core import api_list, react
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
@@ -62,7 +62,7 @@ def write(conversation: Conversation) -> dict[str, Any]:
         text = conversation.system_source
         if text is None:
             language = "zh" if conversation.style == "react_zh" else "en"
-            text = react.write_system(own or "", conversation.tools, language)
+            text = api_list.write_system(own or "", conversation.tools, language)
         items.append({"from": "system", "value": text})
     elif own is not None:
         items.append({"from": "system", "value": own})

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from actune.core.api_list import schema_of_list
 from actune.core.errors import DataError
-from actune.core.react import schema_of_list
 from actune.core.types import ToolCall, ToolSpec
 from actune.formats.fields import kind, shorten
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from actune.core import react
+from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message
 from actune.render.chat import ChatRenderer
@@ -113,11 +113,11 @@ class ChatDialect:
 class ReactDialect:
     """Thought / Action / Action Input / Observation text, with the API list in the system prompt, on any template."""
 
-    def __init__(self, renderer: ChatRenderer, language: react.Language) -> None:
+    def __init__(self, renderer: ChatRenderer, language: api_list.Language) -> None:
         """Write through one renderer with instructions in one language; the markers are the same."""
         self.name = "react" if language == "en" else "react_zh"
         self._renderer = renderer
-        self._language: react.Language = language
+        self._language: api_list.Language = language
 
     def prompt(self, conversation: Conversation, index: int) -> str:
         """Return the rendered history plus, inside a turn, the steps and observations so far."""
@@ -141,7 +141,7 @@ class ReactDialect:
         own = ""
         if messages and messages[0].role == "system":
             own = messages.pop(0).content
-        system = react.write_system(own, conversation.tools, self._language)
+        system = api_list.write_system(own, conversation.tools, self._language)
         if conversation.system_source is not None and conversation.style == self.name:
             system = conversation.system_source
         history = [Message(role="system", content=system)]

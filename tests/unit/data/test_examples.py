@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from actune.core.react import read_system, read_turn, write_system, write_turn
+from actune.core.api_list import read_system, write_system
+from actune.core.react import read_turn, write_turn
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "make_example_tokenizer.py"

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from actune.core.api_list import write_system
 from actune.core.errors import DataError
-from actune.core.react import write_system
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats import ms_agent, registry
 

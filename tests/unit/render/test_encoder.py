@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actune.core import react
+from actune.core import api_list
 from actune.core.errors import RenderError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.render.encoder import Encoder
@@ -63,7 +63,7 @@ def test_react_completions_end_in_the_stop_word_or_the_stop_token(tokenizer_fold
         "Thought: I now know the final answer\nFinal Answer: Sunny.<|im_end|>",
         "Final Answer: Rain.<|im_end|>",
     ]
-    system = react.write_system("Be brief.", (WEATHER,))
+    system = api_list.write_system("Be brief.", (WEATHER,))
     assert turns[0].turn.prompt == (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n杭州天气?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -98,7 +98,7 @@ def test_chinese_instructions_keep_markers(tokenizer_folder: Path):
 def test_source_text_of_the_system_is_used_as_it_is(tokenizer_folder: Path):
     encoder = Encoder.from_folder(tokenizer_folder)
     row = dataclasses.replace(
-        agent_row(), system_source=react.write_system("Be brief.", (WEATHER,)).replace("Begin!", "Go!")
+        agent_row(), system_source=api_list.write_system("Be brief.", (WEATHER,)).replace("Begin!", "Go!")
     )
     assert "Go!<|im_end|>" in encoder.encode_turns(row)[0].turn.prompt
 
