@@ -40,9 +40,13 @@ _ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """`modules`: full names, sorted. `notices`: what a reader of the setting might wrongly take as included."""
+    """`modules`: full names, sorted; `names`: the shortest names that peft resolves to exactly these.
+
+    `notices`: what a reader of the setting might wrongly take as included.
+    """
 
     modules: tuple[str, ...]
+    names: tuple[str, ...]
     notices: tuple[str, ...] = ()
 
 
@@ -72,7 +76,14 @@ def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
         if fused
         else ()
     )
-    return Targets(modules=tuple(sorted(chosen)), notices=notices)
+    return Targets(modules=tuple(sorted(chosen)), names=_shorten(chosen, modules), notices=notices)
+
+
+def _shorten(chosen: set[str], modules: dict[str, nn.Module]) -> tuple[str, ...]:
+    """Return last parts of names (`q_proj`), as adapter files usually have them, where they mean the same modules."""
+    leaves = {name.rpartition(".")[2] for name in chosen}
+    meant = {name for name in modules if name.rpartition(".")[2] in leaves}
+    return tuple(sorted(leaves if meant == chosen else chosen))
 
 
 def _match(

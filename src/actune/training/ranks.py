@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from actune.core.types import Source
 from actune.modeling.load import pick_device
 from actune.render.tree import TokenTree
 
+# The others wait while the leader downloads and encodes all rows, which can take longer than torch's ten minutes.
+# A process that dies is noticed by torchrun, not by this.
+_PATIENCE = timedelta(hours=12)
 # Numbers of one flat all-reduce: large enough for full speed, small beside the weights.
 _BUCKET = 2**26
 _FIELDS = ("input_ids", "positions", "end", "target_positions", "target_ids", "target_weights")
@@ -54,7 +58,8 @@ class Ranks:
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or 0)
         if size > 1:
-            dist.init_process_group(dist.get_default_backend_for_device(device), rank=rank, world_size=size)
+            backend = dist.get_default_backend_for_device(device)
+            dist.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
         return cls(rank=rank, size=size, local_rank=local, device=device)
 
     @property

@@ -115,7 +115,7 @@ def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Cal
     model.name_or_path = given.removeprefix("hf:") if is_hub_id else str(model_dir)
     return attach_adapter(
         model,
-        modules=targets.modules,
+        modules=targets.names,
         rank=tuning.lora_rank,
         alpha=tuning.lora_alpha,
         dropout=tuning.lora_dropout_p,

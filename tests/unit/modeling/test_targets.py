@@ -46,6 +46,15 @@ def test_default_is_query_key_value(model):
     assert leaves == {"q_proj", "k_proj", "v_proj"}
 
 
+def test_short_names_are_used_only_where_they_mean_the_same(model):
+    targets = resolve_targets(model, ["ALL"])
+    assert targets.names == (
+        "down_proj", "embed_tokens", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj",
+    )  # fmt: skip
+    first = resolve_targets(model, ["0.self_attn.q_proj"])
+    assert first.names == first.modules == ("model.layers.0.self_attn.q_proj",)
+
+
 def test_names_match_as_suffixes_of_dotted_names(model):
     assert len(resolve_targets(model, ["q_proj", "1.mlp.up_proj"]).modules) == 3
     with pytest.raises(ConfigError, match="matches nothing"):
