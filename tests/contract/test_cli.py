@@ -50,6 +50,12 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert result.stdout.strip()
 
 
+def test_help_pages_are_current() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "make_help_pages.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run scripts/make_help_pages.py: {done.stdout}{done.stderr[-500:]}"
+
+
 def test_root_help_names_every_command_without_loading_settings() -> None:
     result = run_python(
         "import sys\nfrom actune.cli.main import main\nmain(['--help'])\n"

@@ -14,7 +14,7 @@ _HELP = """Fine-tune language models into tool-using agents: train exactly what 
 `actune COMMAND --help` explains a command. Exit code: 0 done, 1 problems found, 2 the request was wrong.
 """
 # name -> (help in the list of commands, usage)
-_COMMANDS = {
+COMMANDS = {
     "sft": ("Fine-tune a model on agent, general and identity rows.", "[RECIPE.yaml] [--flag value ...]"),
     "check": ("Check conversation files, with a model's chat template if one is given.", "DATA... [--model DIR] ..."),
     "inspect": ("Show a row as the model is trained on it, with trained text marked.", "--model DIR --data FILE ..."),
@@ -36,7 +36,7 @@ def build_app() -> App:
         # Flags keep their underscores (cyclopts accepts dashes too), and only declared flags exist: no --no-x, --empty-x.
         default_parameter=Parameter(name_transform=lambda name: name, negative=()),
     )
-    for name, (summary, usage) in _COMMANDS.items():
+    for name, (summary, usage) in COMMANDS.items():
         module = "actune.cli.sft" if name == "sft" else "actune.cli.commands"
         app.command(f"{module}:{name}", name=name, help=summary, usage=f"Usage: actune {name} {usage}")
     return app
@@ -54,7 +54,7 @@ def run_app(words: list[str]) -> int:
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        name = words[0] if words and words[0] in _COMMANDS else ""
+        name = words[0] if words and words[0] in COMMANDS else ""
         raise ConfigError(
             _explain_missing(str(error), words), fix=f"see `actune {name} --help`".replace("  ", " ")
         ) from error

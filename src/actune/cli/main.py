@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from actune.cli.failures import report_failure
+from actune.cli.pages import find_page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +54,10 @@ def _terminable() -> Iterator[None]:
 
 
 def _dispatch(words: list[str]) -> int:
+    page = find_page(words)
+    if page is not None:
+        sys.stdout.write(page)
+        return 0
     # `sft` reads its many flags itself, to report every problem at once, and answers --help without loading cyclopts.
     if words[:1] == ["sft"]:
         from actune.cli.sft import sft
