@@ -30,7 +30,8 @@ actune sft recipe.yaml --learning_rate 1e-4 --model_name 卡卡罗特 Kakarot
 
 - In flags `-` and `_` are the same, and `--flag=value` works. A true|false flag without a value means true.
 - Settings of type `text ...` take several values: a list in a recipe, several words after a flag.
-- Unknown names, repeated names, wrong types and values out of range are errors. All are reported at once, with file and
+- A flag given twice: the last value counts; several values add up. A name that stands twice in a recipe is an error.
+- Unknown names, wrong types and values out of range are errors. All are reported at once, with file and
   line, exit code 2.
 - Text that YAML reads as true or false (`no`, `on`, `yes`) has to be quoted in a recipe.
 - `null` gives a setting without a default its unset state back, for example `--model_revision null`.

@@ -13,7 +13,7 @@ def read_flags(tokens: Sequence[str]) -> tuple[list[Given], list[Problem]]:
     """Return the values given by flags and everything that is wrong with them.
 
     `-` and `_` in names are the same; `--name=value` works; a value may start with one dash (`-1`). A setting of
-    several values takes all words up to the next flag, and may be repeated.
+    several values takes all words up to the next flag; repeated, they add up. Of a repeated single value the last counts.
     """
     reader = _Reader(tokens)
     reader.read()
@@ -80,12 +80,9 @@ class _Reader:
             self._report(written, str(error), leaf)
             return
         earlier = self.seen.get(leaf.name)
-        if earlier is not None:
-            if isinstance(value, tuple) and isinstance(earlier.value, tuple):
-                value = earlier.value + value
-            elif value != earlier.value:
-                self._report(written, f"is given twice, as {_show(earlier.value)} and as {_show(value)}", leaf)
-                return
+        # Of a single value the last one counts, as on any command line, so that scripts can append to their flags.
+        if earlier is not None and isinstance(value, tuple) and isinstance(earlier.value, tuple):
+            value = earlier.value + value
         self.seen[leaf.name] = Given(leaf=leaf, value=value, place=written)
 
     def _take(self, leaf: Leaf | None) -> list[str]:
@@ -114,7 +111,3 @@ class _Reader:
         else:
             message = "unexpected; the recipe file comes first, then --flag value pairs"
             self.problems.append(Problem(place=token, message=message))
-
-
-def _show(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

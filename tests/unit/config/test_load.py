@@ -180,7 +180,6 @@ def test_flag_forms(flags: list[str], place: str, expected: object) -> None:
         (["--seed"], "--seed: needs a value: whole number, 0 or more and less than 4294967296"),
         (["--model_name"], "--model_name: needs a value: text ..."),
         (["--seed", "1", "2"], "2: unexpected; the recipe file comes first, then --flag value pairs"),
-        (["--seed", "1", "--seed", "2"], "--seed: is given twice, as 1 and as 2"),
         (["-seed", "1"], "-seed: flags start with two dashes: --seed"),
         (["--training.batch_size", "1"], "--training.batch_size: no such flag; did you mean --batch_size?"),
         (["--per_device_train_batch_size", "1"], "no such flag; did you mean --batch_size?"),
@@ -257,3 +256,10 @@ def test_a_dump_is_json_and_rebuilds_the_settings() -> None:
     assert json.dumps(dump_settings(Settings.model_validate(dump_settings(Settings())))) == json.dumps(
         dump_settings(Settings())
     )
+
+
+def test_the_last_of_a_repeated_flag_counts_and_lists_add_up() -> None:
+    flags = [*["--model", "m", "--dataset", "a", "--seed", "1", "--seed", "2", "--dataset", "b"]]
+    settings = load_settings(None, flags)
+    assert settings.training.seed == 2
+    assert settings.data.dataset == ("a", "b")
