@@ -10,6 +10,7 @@ from actune.data.pack import pack, unroll
 from actune.modeling.adapters import attach_adapter
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.targets import resolve_targets
+from actune.training.memory import enable_checkpointing
 from actune.training.step import StepInput, TrainStep
 
 CPU = torch.device("cpu")
@@ -73,7 +74,7 @@ def test_packed_rows_and_branches_train_as_sequences_one_by_one(kit, kind, lora,
     inner = model.get_base_model() if lora else model
     assert prepare_packing(inner) is None
     if checkpointing:
-        inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(inner)
         assert inner.model.layers[0].gradient_checkpointing
     model.train()
     packed_loss, found = train_packed(model, [rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from actune.modeling.adapters import unwrap
 
@@ -46,3 +47,12 @@ def needs_checkpointing(
         return True  # unknown room: the slower way that always fits better
     needed = estimate_step_bytes(model, tokens=tokens, supervised=supervised, compute=compute)
     return needed > _USABLE * total
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Switch recomputation on, without the re-entrant variant, which needs inputs that carry gradients."""
+    # transformers 5.23 renamed it; the old name warns there and goes away in version 6.
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -19,7 +19,7 @@ from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.targets import resolve_targets
 from actune.render.tree import TokenTree
 from actune.training.loop import Job, TrainResult, pick_budget, plan_run, train
-from actune.training.memory import needs_checkpointing
+from actune.training.memory import enable_checkpointing, needs_checkpointing
 from actune.training.ranks import Ranks
 
 
@@ -175,9 +175,5 @@ def _set_checkpointing(
     if not inner.supports_gradient_checkpointing:
         say(f"{type(inner).__name__} has no gradient checkpointing; it is trained without.")
         return
-    # transformers 5.23 renamed it; the old name warns there and goes away in version 6.
-    if hasattr(inner, "activation_checkpointing_enable"):
-        inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable_checkpointing(inner)
     say("Gradient checkpointing is on: activations are recomputed in the backward pass.")
