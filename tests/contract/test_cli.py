@@ -118,7 +118,8 @@ def test_the_list_of_flags_is_the_one_in_the_reference() -> None:
 
 def test_interrupting_a_command_gives_one_line_and_130() -> None:
     code = (
-        "import sys, time, types\n"
+        # A test run in the background may have been started with interrupts ignored, which children inherit.
+        "import signal, sys, time, types\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "module = types.ModuleType('actune.recipes')\n"
         "def check(**arguments):\n    print('started', flush=True)\n    time.sleep(60)\n"
         "module.check = check\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def test_neutralised_text_has_the_ids_transformers_gives(shared: Path):
     transformers = pytest.importorskip("transformers")
     folder = shared / "assets" / "tokenizers" / "qwen3"
     reference = transformers.AutoTokenizer.from_pretrained(folder)
+    if "sanitize_control_tokens" not in inspect.signature(reference.apply_chat_template).parameters:
+        pytest.skip("this transformers cannot neutralise control tokens")
     from actune.core.types import Message
     from actune.render.chat import load_renderer
 
