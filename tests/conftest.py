@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -99,3 +101,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder of real data is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def kit() -> ModuleType:
+    """The functions of tests/training_kit.py."""
+    spec = importlib.util.spec_from_file_location("training_kit", Path(__file__).with_name("training_kit.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def one_thread():
+    """The same sums in the same order, and no fight for cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actune.core.errors import ConfigError, DataError
+from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.types import Conversation, Source
 from actune.data.hub import DATA_PATTERNS, download_dataset, is_hub_id, near_entries
@@ -42,7 +42,7 @@ class Quarantined:
         return self.message if self.field is None or self.field in self.message else f"{self.field}: {self.message}"
 
     @classmethod
-    def of(cls, source: Source, error: DataError) -> Quarantined:
+    def of(cls, source: Source, error: DataError | RenderError) -> Quarantined:
         """Return the entry of a row that raised `error`."""
         return cls(source=source, code=error.code, message=error.message, field=error.field, fix=error.fix)
 

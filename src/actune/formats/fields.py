@@ -58,6 +58,12 @@ def read_optional_text(row: Mapping[str, Any], key: str, place: str | None = Non
     return "" if value is None else read_text(value, place or key)
 
 
+def read_system_key(row: Mapping[str, Any]) -> list[Placed]:
+    """Return the system message that stands in a key of its own, as a list of one or none."""
+    text = read_optional_text(row, "system")
+    return [Placed(Message(role="system", content=text), "system")] if text else []
+
+
 def read_items(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     """Return the messages of a row: `row[key]`, a list of at least one object.
 

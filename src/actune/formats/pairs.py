@@ -8,7 +8,7 @@ from typing import Any
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, kind, read_flags, read_optional_text, read_text
+from actune.formats.fields import Placed, kind, read_flags, read_system_key, read_text
 from actune.formats.tools import read_tools
 
 
@@ -21,10 +21,7 @@ def read_pairs(
         DataError: code `question-empty`, `answer-empty`, `history-unreadable`, `content-type` and those of `assemble`.
     """
     repairs: list[str] = []
-    placed: list[Placed] = []
-    system = read_optional_text(row, "system")
-    if system:
-        placed.append(Placed(Message(role="system", content=system), "system"))
+    placed = read_system_key(row)
     placed += _read_history(row.get("history"))
     if not question:
         raise DataError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, read_items, read_optional_text, read_text, speakers
+from actune.formats.fields import Placed, read_items, read_system_key, read_text, speakers
 from actune.formats.openai import read_message
 from actune.formats.speech import append_calls
 from actune.formats.tools import read_tools
@@ -31,10 +31,7 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
     """
     repairs: list[str] = []
     tools = read_tools(row.get("tools"), "tools", repairs)
-    placed: list[Placed] = []
-    system = read_optional_text(row, "system")
-    if system:
-        placed.append(Placed(Message(role="system", content=system), "system"))
+    placed = read_system_key(row)
     for index, item in enumerate(read_items(row, "messages")):
         place = f"messages[{index}]"
         role = str(item.get("role"))

@@ -14,7 +14,7 @@ from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation
 from actune.data.checks import find_problems
 from actune.data.sources import Quarantined
-from actune.recipes.writing import find_writing, in_order, load_rows, quarantine, stderr
+from actune.recipes.writing import find_writing, in_order, load_rows, stderr
 from actune.render.encoder import DialectName, Encoder
 
 _EXAMPLES = 3  # of each kind, printed for people; --json has them all
@@ -65,7 +65,7 @@ def _row_problems(item: Conversation | Quarantined, encoder: Encoder | None) -> 
         try:
             encoder.encode_turns(item)
         except (DataError, RenderError) as error:
-            yield _problem_json("error", quarantine(item, error))
+            yield _problem_json("error", Quarantined.of(item.source, error))
 
 
 def _problem_json(level: str, item: Quarantined) -> dict[str, Any]:

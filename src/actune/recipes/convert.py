@@ -7,9 +7,9 @@ from pathlib import Path
 
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
-from actune.data.sources import write_quarantine
+from actune.data.sources import Quarantined, write_quarantine
 from actune.formats import registry
-from actune.recipes.writing import check_out, load_rows, quarantine, stderr
+from actune.recipes.writing import check_out, load_rows, stderr
 
 
 def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwrite: bool) -> int:
@@ -29,7 +29,7 @@ def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwr
         try:
             lines.append(json.dumps(target.write(conversation), ensure_ascii=False))
         except (DataError, RenderError) as error:
-            left_out.append(quarantine(conversation, error))
+            left_out.append(Quarantined.of(conversation.source, error))
             continue
         kept_sources += conversation.system_source is not None or any(m.source_text for m in conversation.messages)
     with atomic_file(out) as file:

@@ -10,7 +10,7 @@ from actune.core.files import atomic_text
 from actune.data.inspect import show_row
 from actune.data.sources import Quarantined
 from actune.recipes.writing import HistoryReasoning, check_out, find_writing, in_order, load_rows
-from actune.render.encoder import DialectName
+from actune.render.encoder import DialectName, merge_turns
 
 
 def inspect(  # noqa: PLR0913 - one parameter a flag
@@ -45,7 +45,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
                 raise DataError(item.message, code=item.code, field=item.field, fix=item.fix)
             turns = encoder.encode_turns(item)
             console.print(f"dialect {encoder.dialect_of(item).name}")
-            show_row(console, item, turns, encoder.encode(item))
+            show_row(console, item, turns, merge_turns(turns, item.source))
         except (DataError, RenderError) as error:
             problems += 1
             place = f", {error.field}" if error.field and error.field not in error.message else ""

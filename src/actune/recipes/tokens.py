@@ -20,7 +20,6 @@ from actune.recipes.writing import (
     find_writing,
     in_order,
     load_rows,
-    quarantine,
     stderr,
 )
 from actune.render.encoder import DialectName
@@ -60,7 +59,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
                     yield json.dumps({"source": source, **_tree_json(tree)}, ensure_ascii=False)
                     written += 1
                 except (DataError, RenderError) as caught:
-                    error = quarantine(item, caught)
+                    error = Quarantined.of(item.source, caught)
             if error is not None:
                 failed[error.code] += 1
                 yield json.dumps(_error_json(error), ensure_ascii=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actune.config.run_folder import read_run
-from actune.core.errors import ConfigError, DataError, RenderError
+from actune.core.errors import ConfigError
 from actune.core.types import Conversation
 from actune.data.hub import resolve_model
 from actune.data.sources import Loaded, Quarantined, load_conversations
@@ -97,13 +97,6 @@ def in_order(sources: Sequence[Loaded]) -> Iterator[Conversation | Quarantined]:
     for loaded in sources:
         items: list[Conversation | Quarantined] = [*loaded.conversations, *loaded.quarantined]
         yield from sorted(items, key=lambda item: (item.source.file, item.source.line))
-
-
-def quarantine(conversation: Conversation, error: DataError | RenderError) -> Quarantined:
-    """Return the entry of a row that could be read and not written."""
-    return Quarantined(
-        source=conversation.source, code=error.code, message=error.message, field=error.field, fix=error.fix
-    )
 
 
 def stderr() -> Console:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from actune.core.errors import DataError, RenderError
-from actune.core.types import Conversation
+from actune.core.types import Conversation, Source
 from actune.render.chat import ChatRenderer, load_renderer
 from actune.render.conformance import find_losses
 from actune.render.dialects import ChatDialect, Dialect, ReactDialect, Turn, write_turns
@@ -80,17 +81,7 @@ class Encoder:
                 assistant message has weight.
             DataError: when a message cannot be written in the dialect.
         """
-        sequences = [
-            TrainingSequence(ids=turn.ids, start=turn.start, weights=[turn.weight] * (len(turn.ids) - turn.start))
-            for turn in self.encode_turns(conversation)
-        ]
-        if not any(weight > 0 for sequence in sequences for weight in sequence.weights):
-            raise RenderError(
-                "no token of this row is trained: it has no assistant message with a weight above 0",
-                code="nothing-trained",
-                fix="remove the row, or give an assistant message a weight",
-            )
-        return build_tree(sequences, conversation.source)
+        return merge_turns(self.encode_turns(conversation), conversation.source)
 
     def encode_turns(self, conversation: Conversation) -> list[EncodedTurn]:
         """Return every turn in ids, after the check for losses.
@@ -132,3 +123,22 @@ class Encoder:
                 fix="begin the row with a user message",
             )
         return both, len(prompt)
+
+
+def merge_turns(turns: Sequence[EncodedTurn], source: Source) -> TokenTree:
+    """Return the token tree of a row's turns.
+
+    Raises:
+        RenderError: code `nothing-trained` when no turn has a weight.
+    """
+    sequences = [
+        TrainingSequence(ids=turn.ids, start=turn.start, weights=[turn.weight] * (len(turn.ids) - turn.start))
+        for turn in turns
+    ]
+    if not any(weight > 0 for sequence in sequences for weight in sequence.weights):
+        raise RenderError(
+            "no token of this row is trained: it has no assistant message with a weight above 0",
+            code="nothing-trained",
+            fix="remove the row, or give an assistant message a weight",
+        )
+    return build_tree(sequences, source)

@@ -29,11 +29,10 @@ _FIELDS = ("input_ids", "positions", "end", "target_positions", "target_ids", "t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """This process among all: `rank` of `size`, `local_rank` on its machine, and its device."""
+    """This process among all: `rank` of `size`, and its device."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
@@ -60,7 +59,7 @@ class Ranks:
         if size > 1:
             backend = dist.get_default_backend_for_device(device)
             dist.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
-        return cls(rank=rank, size=size, local_rank=local, device=device)
+        return cls(rank=rank, size=size, device=device)
 
     @property
     def leads(self) -> bool:
@@ -71,10 +70,6 @@ class Ranks:
         """Leave the group; no collective may follow."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        self.sum([0.0])
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums of each value over all processes (fp64 where the device has it)."""
