@@ -15,7 +15,7 @@ from actune.core.errors import DataError, RenderError
 from actune.core.types import Message, ToolCall, ToolSpec
 from actune.render.stops import Ending, find_call_stop, find_ending
 from actune.render.template import ChatTemplate
-from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, mark_control_tokens, read_json
+from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, mark_control_tokens
 
 Arguments = Literal["dict", "string"]
 
@@ -200,12 +200,9 @@ class ChatRenderer:
         return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True) if t) or "(?!)")
 
     def _end_of_sequence(self) -> str | None:
-        folder = self.tokenizer.folder
-        configured = read_json(folder / "generation_config.json").get("eos_token_id") if folder else None
-        first = configured[0] if isinstance(configured, list) and configured else configured
-        if isinstance(first, int):
-            return self.tokenizer.token_text(first) or None
-        return self.tokenizer.named_tokens.get("eos_token")
+        ids = self.tokenizer.end_tokens()
+        named = self.tokenizer.named_tokens.get("eos_token")
+        return (self.tokenizer.token_text(ids[0]) or named) if ids else named
 
     def _probe_system(self, user: Message) -> bool:
         try:

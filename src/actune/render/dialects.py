@@ -11,8 +11,9 @@ from typing import Protocol
 
 from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
-from actune.core.types import Conversation, Message
+from actune.core.types import Conversation, Message, ToolSpec
 from actune.render.chat import ChatRenderer
+from actune.render.native import NativeFormat, learn_format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,19 @@ class Turn:
     index: int
     prompt: str
     completion: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stops:
+    """What ends an output.
+
+    `tokens` are ids that are not part of its text; `words` end it where they open a line and are part of its text;
+    `texts` are turn endings that are no single token: they end it anywhere and are not part of its text.
+    """
+
+    tokens: frozenset[int]
+    words: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class Dialect(Protocol):
@@ -35,6 +49,18 @@ class Dialect(Protocol):
 
     def completion(self, conversation: Conversation, index: int, prompt: str) -> str:
         """Return the text that the model has to emit for the assistant message `index`, stop included."""
+        ...
+
+    def stops(self) -> Stops:
+        """Return what ends an output of the model."""
+        ...
+
+    def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
+        """Return an output of the model (its text as an engine returns it) as an assistant message.
+
+        Raises:
+            DataError: when it is neither a call nor an answer.
+        """
         ...
 
 
@@ -67,6 +93,7 @@ class ChatDialect:
     def __init__(self, renderer: ChatRenderer) -> None:
         """Write through one renderer."""
         self._renderer = renderer
+        self._format: NativeFormat | None = None
 
     def prompt(self, conversation: Conversation, index: int) -> str:
         """Return `messages[:index]` rendered with the tools and the generation prompt."""
@@ -109,6 +136,16 @@ class ChatDialect:
             fix="use --dialect react, or give another template with --chat_template",
         )
 
+    def stops(self) -> Stops:
+        """Return the turn endings of the template and the end-of-sequence tokens of the model."""
+        return _find_stops(self._renderer)
+
+    def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
+        """Return reasoning, text and calls as the template would write them; see `NativeFormat.parse`."""
+        if self._format is None:
+            self._format = learn_format(self._renderer)
+        return self._format.parse(text, tools)
+
 
 class ReactDialect:
     """Thought / Action / Action Input / Observation text, with the API list in the system prompt, on any template."""
@@ -134,6 +171,14 @@ class ReactDialect:
         message = conversation.messages[index]
         text = react.write_step(message)
         return text if message.tool_calls else text + self._renderer.profile.answer_end
+
+    def stops(self) -> Stops:
+        """Return the stop word besides what ends a turn."""
+        return replace(_find_stops(self._renderer), words=(react.STOP_WORD,))
+
+    def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
+        """Return a step as a message; arguments stay the raw text."""
+        return react.read_message(react.parse_step(text))
 
     def _history(self, conversation: Conversation, end: int) -> list[Message]:
         """Return messages[:end] as plain chat: the API list in the system text, each assistant turn one text."""
@@ -164,6 +209,17 @@ class ReactDialect:
             return message
         source = None if message.source_text is None else self._renderer.mark(message.source_text)
         return replace(message, content=self._renderer.mark(message.content), source_text=source)
+
+
+def _find_stops(renderer: ChatRenderer) -> Stops:
+    tokens, texts = set(renderer.tokenizer.end_tokens()), []
+    for stop in renderer.profile.stops:
+        token = renderer.tokenizer.token_id(stop)
+        if token is not None:
+            tokens.add(token)
+        else:
+            texts.append(stop)
+    return Stops(tokens=frozenset(tokens), texts=tuple(texts))
 
 
 def turn_start(messages: Sequence[Message], index: int) -> int:

@@ -103,6 +103,14 @@ class TextTokenizer:
         """Return the text of one token as the vocabulary writes it."""
         return self._tokenizer.id_to_token(token_id) or ""
 
+    def end_tokens(self) -> list[int]:
+        """Return the ids that end any text of the model: eos of its generation config, then of its tokenizer."""
+        configured = read_json(self.folder / "generation_config.json").get("eos_token_id") if self.folder else None
+        listed = configured if isinstance(configured, list) else [configured]
+        ids = [one for one in listed if isinstance(one, int) and not isinstance(one, bool)]
+        eos = self.token_id(self.named_tokens.get("eos_token", ""))
+        return ids if eos is None or eos in ids else [*ids, eos]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -1,0 +1,1 @@
+"""Measuring: tasks, metrics, statistics, the before/after comparison and its report."""

@@ -1,0 +1,110 @@
+"""Scored items: one line a metric and item, the file that `eval` writes and `compare` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from actune.core.errors import DataError
+from actune.core.files import atomic_text
+
+Axis = Literal["agent", "general", "identity"]
+Split = Literal["held-in", "held-out", "no-tool", "all"]
+# One primary metric an axis; for `general` accuracy where there is a gold choice, else the likelihood.
+PRIMARY: dict[Axis, tuple[str, ...]] = {
+    "agent": ("strict_call",),
+    "general": ("general_accuracy", "general_nll"),
+    "identity": ("identity_hit",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One metric of one item; higher is better.
+
+    `cluster` names what items share (a conversation, a document), so that intervals do not take them for independent.
+    `score` is a function of `metric`, `output` and `gold` alone (`actune.evals.metrics.rescore`).
+    """
+
+    id: str
+    task: str
+    axis: Axis
+    split: Split
+    cluster: str
+    metric: str
+    score: float
+    output: Any
+    gold: Any
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write one line a Score, whole or not at all."""
+    lines = (json.dumps(asdict(score), ensure_ascii=False, allow_nan=False) for score in scores)
+    atomic_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Read a file of scored items; keys beyond those of `Score` are ignored.
+
+    Raises:
+        DataError: code `items-unreadable`, naming file, line and field.
+    """
+    scores: list[Score] = []
+    seen: dict[tuple[str, str, str], int] = {}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            score = _read_line(line, f"{path}:{number}")
+            key = (score.task, score.metric, score.id)
+            if key in seen:
+                raise _fault(f"{path}:{number}", f"task, metric and id are those of line {seen[key]}", "id")
+            seen[key] = number
+            scores.append(score)
+    if not scores:
+        raise _fault(str(path), "no items", "")
+    return scores
+
+
+def _read_line(line: str, where: str) -> Score:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _fault(where, f"no JSON: {error}", "") from error
+    if not isinstance(row, dict):
+        raise _fault(where, "no JSON object", "")
+    for field in ("id", "task", "axis", "split", "metric", "score"):
+        if field not in row:
+            raise _fault(where, "missing", field)
+    for field, allowed in (("axis", get_args(Axis)), ("split", get_args(Split))):
+        if row[field] not in allowed:
+            raise _fault(where, f"{row[field]!r} is none of {', '.join(allowed)}", field)
+    score = row["score"]
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or score != score or abs(score) == float("inf"):
+        raise _fault(where, f"{score!r} is no finite number", "score")
+    for field in ("id", "task", "metric"):
+        if not isinstance(row[field], str):
+            raise _fault(where, f"{row[field]!r} is no text", field)
+    return Score(
+        id=row["id"],
+        task=row["task"],
+        axis=row["axis"],
+        split=row["split"],
+        cluster=str(row.get("cluster", row["id"])),
+        metric=row["metric"],
+        score=float(score),
+        output=row.get("output"),
+        gold=row.get("gold"),
+    )
+
+
+def _fault(where: str, what: str, field: str) -> DataError:
+    return DataError(
+        f"{where}: {field + ': ' if field else ''}{what}",
+        code="items-unreadable",
+        field=field or None,
+        fix="give a file written by `actune eval --out`",
+    )
