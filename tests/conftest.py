@@ -106,7 +106,17 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def kit() -> ModuleType:
     """The functions of tests/training_kit.py."""
-    spec = importlib.util.spec_from_file_location("training_kit", Path(__file__).with_name("training_kit.py"))
+    return _load("training_kit")
+
+
+@pytest.fixture(scope="session")
+def agent_kit() -> ModuleType:
+    """The scripted engine of tests/agent_kit.py."""
+    return _load("agent_kit")
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from actune.core.errors import ConfigError, ModelError
 # `sanitize_control_tokens` uses, so that a text marked by either is encoded alike.
 MARK_OPEN, MARK_CLOSE = "\U000f0000", "\U000f0001"
 _CACHED_SEGMENTS = 20_000
+# What bytes that are no character decode to; ids kept as context of a stream, and how many make it look for a cut.
+_UNKNOWN, _CONTEXT, _LONG = "\ufffd", 8, 64
 _TOKEN_KEY = re.compile(r"^[a-z_]+_token$")
 
 CHATML = (
@@ -72,6 +74,7 @@ class TextTokenizer:
         self._segments: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()
         self._newline = tokenizer.encode("\n", add_special_tokens=False).ids
         self.special_tokens = frozenset(token.content for token in self._added.values() if token.special)
+        self._byte_tokens: frozenset[int] | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> TextTokenizer:
@@ -114,6 +117,16 @@ class TextTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
+        """Return a decoder of ids that come one by one after a prompt."""
+        if self._byte_tokens is None:
+            named = {self.token_id(f"<0x{value:02X}>"): f"<0x{value:02X}>" for value in range(256)}
+            # In some vocabularies such a text is just a text.
+            self._byte_tokens = frozenset(
+                one for one, text in named.items() if one is not None and self.decode([one]) != text
+            )
+        return TextStream(self.decode, self._byte_tokens, prompt)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a whole text, no special tokens added; marked control tokens are encoded as plain text."""
@@ -209,6 +222,64 @@ class TextTokenizer:
         if backend.pre_tokenizer is not None:
             words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
         return [token.id for word in words for token in backend.model.tokenize(word)]
+
+
+class TextStream:
+    """Decodes ids one by one: the pieces joined are what decoding the prompt with all ids adds to the prompt's text.
+
+    A character is given out when no later id can change it. Two things can: bytes that are missing of a character (the
+    text then ends in U+FFFD), and, with byte tokens (`<0xE4>`), a decoder that reads a run of them as a whole, so a run
+    is decoded when it has ended. A few ids are kept as context, since decoders treat the start of a text differently.
+    """
+
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], byte_tokens: frozenset[int], prompt: Sequence[int]
+    ) -> None:
+        """Start after `prompt`, which ends between two characters."""
+        self._decode = decode
+        self._byte_tokens = byte_tokens
+        end = len(prompt)
+        while end > 0 and prompt[end - 1] in byte_tokens:  # whole characters: not to be read as one run with what comes
+            end -= 1
+        self._ids = list(prompt[max(0, end - _CONTEXT) : end]) or list(prompt)
+        self._given = len(decode(self._ids))
+
+    def push(self, token: int) -> str:
+        """Return the text that has become certain with this id, often its own."""
+        self._ids.append(token)
+        if token in self._byte_tokens:
+            return ""
+        text = self._decode(self._ids)
+        certain = len(text) - 1 if text.endswith(_UNKNOWN) else len(text)
+        piece = text[self._given : certain]
+        self._given = max(self._given, certain)
+        if certain == len(text):
+            self._forget()
+        elif len(self._ids) > _LONG and len(self._ids) % _LONG == 0:
+            self._forget_broken(text)
+        return piece
+
+    def finish(self) -> str:
+        """Return the rest: what an unfinished character decodes to."""
+        text = self._decode(self._ids)
+        piece, self._given = text[self._given :], len(text)
+        return piece
+
+    def _forget(self) -> None:
+        """Keep the last ids that have a text."""
+        for size in range(1, _CONTEXT):
+            tail = self._ids[-size:]
+            if size < len(self._ids) and (text := self._decode(tail)) and _UNKNOWN not in text:
+                self._ids, self._given = tail, len(text)
+                return
+
+    def _forget_broken(self, text: str) -> None:
+        """Cut a long run of bytes that are no characters where its parts are decoded as the whole."""
+        for size in range(_LONG // 4, _LONG // 2):
+            tail = self._decode(self._ids[-size:])
+            if self._decode(self._ids[:-size]) + tail == text:
+                self._ids, self._given = self._ids[-size:], self._given - len(text) + len(tail)
+                return
 
 
 def mark_control_tokens(text: str, pattern: re.Pattern[str]) -> str:
