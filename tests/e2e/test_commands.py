@@ -40,6 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> P
 def command_line(model: Path, out: Path, *flags: str) -> list[str]:
     words = ["sft", "--model", model, "--output_dir", out]
     words += [] if "--dataset" in flags else ["--dataset", AGENT]
+    words += [] if "--compare" in flags else ["--compare", "false"]
     words += [] if "--max_length" in flags else ["--max_length", "4096"]
     words += ["--batch_size", "2", "--gradient_accumulation_steps", "2", "--num_train_epochs", "1", *flags]
     return [str(word) for word in words]
@@ -246,7 +247,6 @@ def test_inspect_marks_what_is_trained(model: Path, tmp_path: Path, capsys: pyte
         (["--lora_target_modules", "q_prj"], 2, "q_proj"),
         (["--learnin_rate", "1", "--lora_rnk", "2"], 2, "lora_rank"),
         (["--chat_template", "absent.jinja"], 2, "absent.jinja"),
-        (["--compare", "true"], 2, "compare"),
     ],
 )
 def test_wrong_requests_say_what_to_do(

@@ -9,8 +9,9 @@ from actune.core.errors import DataError
 from actune.core.types import Message, ToolCall, ToolSpec
 
 VERSION = 1
-# answer: the model gave one; steps, tokens, seconds: a limit; unparsable: an output that is neither call nor answer.
-EndReason = Literal["answer", "steps", "tokens", "seconds", "unparsable"]
+# answer: the model gave one; steps, tokens, seconds: a limit; unparsable: an output that is neither call nor answer;
+# error: the conversation so far cannot be shown to the model.
+EndReason = Literal["answer", "steps", "tokens", "seconds", "unparsable", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

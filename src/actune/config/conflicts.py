@@ -94,8 +94,6 @@ def _check_identity(settings: Settings) -> Iterator[Conflict]:
 
 def _check_output(settings: Settings) -> Iterator[Conflict]:
     output = settings.output
-    if output.compare:
-        yield Conflict(name="compare", message="true is not available in this version; leave it out or write false")
     if output.resume is not None and not output.resume.strip():
         yield Conflict(name="resume", message="is empty; write auto or a checkpoint folder")
     if output.resume is not None and output.overwrite:

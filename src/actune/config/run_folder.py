@@ -17,6 +17,7 @@ from typing import Any
 from actune import __version__
 from actune.core.errors import ConfigError
 from actune.core.files import atomic_text
+from actune.core.types import Style
 
 FILE = "run.json"
 QUARANTINE = "quarantine.jsonl"
@@ -26,12 +27,16 @@ _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "nump
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """What run.json says about a run: where the base model lies, and how its text was written."""
+    """What run.json says about a run: where the base model lies, and how its text was written.
+
+    `style` is the dialect of most rows with tools, None when there were none.
+    """
 
     folder: Path
     model_dir: Path
     settings: Mapping[str, Any]
     date: datetime.date
+    style: Style | None = None
 
     @property
     def adapter(self) -> Path | None:
@@ -111,6 +116,7 @@ def write_run(
     fingerprint: str,
     sources: Sequence[Mapping[str, Any]],
     notices: Sequence[str],
+    style: Style | None = None,
 ) -> None:
     """Write run.json at once or not at all."""
     versions = {"actune": __version__, "python": platform.python_version()}
@@ -125,6 +131,7 @@ def write_run(
         "seed": settings["training"]["seed"],
         "model_dir": str(model_dir.resolve()),
         "settings": settings,
+        **({"style": style} if style is not None else {}),
         "data": {"fingerprint": fingerprint, "sources": list(sources)},
         "notices": list(notices),
         "versions": versions,
@@ -151,6 +158,7 @@ def read_run(folder: Path) -> RunInfo | None:
             model_dir=Path(content["model_dir"]),
             settings=content["settings"],
             date=datetime.date.fromisoformat(content["date"]),
+            style=content.get("style"),
         )
     except (ValueError, KeyError, TypeError, OSError) as error:
         if isinstance(error, ConfigError):

@@ -196,8 +196,16 @@ class OutputSettings(Group):
     )
     logging_steps: Positive = Field(default=10, description="A line in metrics.jsonl every so many steps.")
     compare: bool = Field(
-        default=False,
-        description="Compare the model before and after training. This version cannot yet: only false is accepted.",
+        default=True,
+        description="Compare the model before and after training on held-out rows, and write OUT/report/.",
+    )
+    compare_items: Positive = Field(
+        default=200, description="Held-out rows measured at most, for agent, general and over-trigger each."
+    )
+    compare_tokens: Positive = Field(default=512, description="Tokens of one output in the comparison.")
+    compare_margin: Annotated[float, Field(gt=0)] = Field(
+        default=0.02,
+        description="What may be lost and still count as kept: a share of items, or nats a token for likelihoods.",
     )
 
 

@@ -44,10 +44,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Conversations chosen for a run, not yet encoded."""
+    """Conversations chosen for a run, not yet encoded.
+
+    `spare_agent` and `spare_general` are the rows of the sources that are neither trained on nor validated with.
+    """
 
     train: tuple[Conversation, ...]
     validation: tuple[Conversation, ...]
+    spare_agent: tuple[Conversation, ...]
+    spare_general: tuple[Conversation, ...]
     loaded: tuple[tuple[str, Loaded], ...]
     notices: tuple[str, ...]
 
@@ -76,9 +81,14 @@ def choose_rows(settings: Settings) -> Rows:
             data.self_cognition_sample, names=data.model_name, authors=data.model_author, seed=seed
         )
     loaded = [("agent", one) for one in agent] + [("general", one) for one in general]
+    mixed = mix(train, others, identity, plan, seed)
+    # A row given twice is read twice: what counts is where it stands.
+    used = {row.source for row in (*mixed, *validation)}
     return Rows(
-        train=mix(train, others, identity, plan, seed),
+        train=mixed,
         validation=validation,
+        spare_agent=tuple(row for row in train if row.source not in used),
+        spare_general=tuple(row for row in others if row.source not in used),
         loaded=tuple(loaded),
         notices=(*(notice for _, one in loaded for notice in one.notices), *notices, *plan.notices),
     )

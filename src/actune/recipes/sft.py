@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from actune.config.load import dump_settings
 from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
+from actune.core.types import Conversation, Style
 from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
 from actune.data.prepare import Prepared, choose_rows, prepare
@@ -116,8 +118,15 @@ def prepare_job(settings: Settings, console: Console) -> Job:
                 fingerprint=prepared.fingerprint,
                 sources=[asdict(count) for count in prepared.counts],
                 notices=prepared.notices,
+                style=main_style(encoder, rows.train),
             )
     return Job(settings=settings, folder=folder, model_dir=model_dir, encoder=encoder, prepared=prepared)
+
+
+def main_style(encoder: Encoder, rows: Iterable[Conversation]) -> Style | None:
+    """Return the dialect of most rows with tools: what later commands write where nothing else is said."""
+    styles = Counter(encoder.dialect_of(row).name for row in rows if row.tools)
+    return max(sorted(styles), key=lambda name: styles[name]) if styles else None
 
 
 def find_model(settings: Settings) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
-from actune.core.types import Conversation
+from actune.core.types import Conversation, Style
 from actune.data.hub import resolve_model
 from actune.data.sources import Loaded, Quarantined, load_conversations
 from actune.render.encoder import DialectName, Encoder
@@ -23,7 +23,10 @@ HistoryReasoning = Literal["as-data", "drop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """How text is written for a model, from flags or from the run that the model comes from."""
+    """How text is written for a model, from flags or from the run that the model comes from.
+
+    `model_dir` holds the tokenizer. `trained_style` is what a run wrote its rows with tools in.
+    """
 
     model_dir: Path
     dialect: DialectName
@@ -31,6 +34,7 @@ class Writing:
     now: datetime.date | None
     history_reasoning: HistoryReasoning
     raw_control_tokens: bool
+    trained_style: Style | None = None
 
     def encoder(self) -> Encoder:
         """Return the encoder that writes so."""
@@ -44,27 +48,36 @@ class Writing:
         )
 
 
-def find_writing(
+def find_writing(  # noqa: PLR0913 - one parameter a flag
     model: str,
     dialect: DialectName | None,
     chat_template: str | None,
     now: datetime.date | None,
     history_reasoning: HistoryReasoning | None,
     raw_control_tokens: bool,
+    *,
+    adapter: Path | None = None,
 ) -> Writing:
-    """Combine flags with what a run folder knows; a flag that is given wins."""
+    """Combine flags with what a run folder knows; a flag that is given wins.
+
+    An adapter that comes with a tokenizer was trained with it, template included.
+    """
     run = read_run(Path(model))
     known: dict[str, Any] = dict(run.settings["render"]) if run is not None else {}
     if chat_template is not None and not Path(chat_template).is_file():
         raise ConfigError(f"chat_template {chat_template} is no file", fix="give a Jinja file")
     template = chat_template or (run.settings["model"].get("chat_template") if run is not None else None)
+    model_dir = run.model_dir if run is not None else resolve_model(model, None)
+    if run is None and adapter is not None and (adapter / "tokenizer.json").is_file():
+        model_dir = adapter
     return Writing(
-        model_dir=run.model_dir if run is not None else resolve_model(model, None),
+        model_dir=model_dir,
         dialect=dialect or known.get("dialect") or "auto",
         chat_template=Path(template) if template else None,
         now=now or (run.date if run is not None else None),
         history_reasoning=history_reasoning or known.get("history_reasoning") or "as-data",
         raw_control_tokens=raw_control_tokens or bool(known.get("raw_control_tokens")),
+        trained_style=run.style if run is not None else None,
     )
 
 

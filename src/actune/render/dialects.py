@@ -11,7 +11,7 @@ from typing import Protocol
 
 from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
-from actune.core.types import Conversation, Message, ToolSpec
+from actune.core.types import Conversation, Message, Style, ToolSpec
 from actune.render.chat import ChatRenderer
 from actune.render.native import NativeFormat, learn_format
 
@@ -41,7 +41,7 @@ class Stops:
 class Dialect(Protocol):
     """How conversations are written for a model."""
 
-    name: str
+    name: Style
 
     def prompt(self, conversation: Conversation, index: int) -> str:
         """Return the text that inference sends for `messages[:index]`, ready for the next assistant message."""
@@ -88,7 +88,7 @@ def write_turns(dialect: Dialect, conversation: Conversation) -> list[Turn]:
 class ChatDialect:
     """The model's own chat template with native tool calls."""
 
-    name = "chat"
+    name: Style = "chat"
 
     def __init__(self, renderer: ChatRenderer) -> None:
         """Write through one renderer."""
@@ -152,7 +152,7 @@ class ReactDialect:
 
     def __init__(self, renderer: ChatRenderer, language: api_list.Language) -> None:
         """Write through one renderer with instructions in one language; the markers are the same."""
-        self.name = "react" if language == "en" else "react_zh"
+        self.name: Style = "react" if language == "en" else "react_zh"
         self._renderer = renderer
         self._language: api_list.Language = language
 

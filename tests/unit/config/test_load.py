@@ -73,9 +73,9 @@ def test_every_problem_of_file_and_flags_is_reported_at_once(tmp_path: Path) -> 
         "trainnig: {seed: 1}\n"
         "lora_rank: 3\n",
     )
-    lines = refuse(path, "--batch_szie", "3", "--eval-steps=-1", "--overwrite", "--resume", "--compare", "true")
+    lines = refuse(path, "--batch_szie", "3", "--eval-steps=-1", "--overwrite", "--resume")
     assert lines == [
-        "12 problems in the settings:",
+        "11 problems in the settings:",
         "r.yaml:3: model.dtyp: no such setting; did you mean dtype?",
         "r.yaml:6: data.model_name: is text, but YAML reads no as true or false; write it in quotes: 'no'",
         "r.yaml:7: data.max_length: must be a whole number, not 'abc'",
@@ -86,7 +86,6 @@ def test_every_problem_of_file_and_flags_is_reported_at_once(tmp_path: Path) -> 
         "r.yaml:13: lora_rank: belongs in the group tuning: tuning.lora_rank",
         "--batch_szie: no such flag; did you mean --batch_size?",
         "--eval-steps: must be 0 or more, not -1",
-        "--compare: true is not available in this version; leave it out or write false",
         "--overwrite: cannot be used together with resume: it would remove the run that resume reads",
     ]
 
@@ -203,7 +202,6 @@ def test_bad_flags(flags: list[str], expected: str) -> None:
         (["--max_steps", "0"], "max_steps"),
         (["--validation_ratio", "1"], "validation_ratio"),
         (["--resume="], "resume"),
-        (["--compare"], "compare"),
         (["--resume", "--overwrite"], "overwrite"),
     ],
 )

@@ -31,7 +31,7 @@ def draw_value(leaf: Leaf) -> st.SearchStrategy[object]:
     if leaf.kind == "number":
         return st.floats(1e-12, 0.999)
     if leaf.kind == "switch":
-        return st.just(False)  # compare and overwrite have rules of their own
+        return st.just(False)  # overwrite has rules of its own
     if leaf.kind == "choice":
         return st.sampled_from(leaf.choices)
     return st.dates(datetime.date(1000, 1, 1))

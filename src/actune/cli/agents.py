@@ -1,0 +1,127 @@
+"""`actune run` and `actune chat`: their flags, and one call each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from actune.cli.commands import ChatTemplate, Dialect, HistoryReasoning, Model, Now, Overwrite, RawControlTokens
+
+if TYPE_CHECKING:
+    from actune.recipes import Choice
+
+Tools = Annotated[
+    list[str] | None,
+    Parameter(
+        consume_multiple=True,
+        help="A Python file, manual (a person answers), record:FILE, or a file that describes tools. Of several the "
+        "first that knows a tool describes it, the last answers.",
+    ),
+]
+Adapter = Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")]
+Base = Annotated[bool, Parameter(help="Leave the adapter out: the model before training.")]
+DtypeName = Annotated[
+    Literal["AUTO", "bf16", "fp16", "fp32"], Parameter(show_choices=False, help="AUTO, bf16, fp16 or fp32.")
+]
+System = Annotated[str, Parameter(help="System text; it may hold an API list itself.")]
+MaxSteps = Annotated[int, Parameter(help="Outputs of the model in one task.")]
+MaxTokens = Annotated[int, Parameter(help="Tokens of one output.")]
+MaxTotal = Annotated[int, Parameter(help="Tokens of all outputs of a task.")]
+MaxSeconds = Annotated[float, Parameter(help="Seconds for a task.")]
+ToolSeconds = Annotated[float, Parameter(help="Seconds for a call; then the observation says so.")]
+ToolCharacters = Annotated[int, Parameter(help="Longest observation; what is cut off is said in it.")]
+Temperature = Annotated[float, Parameter(help="0: the likeliest token always.")]
+TopP = Annotated[float, Parameter(help="Sample from the likeliest tokens up to this probability.")]
+Seed = Annotated[int, Parameter(help="Of sampling.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFlags:
+    """What `run` and `chat` share: the model, how text is written for it, how it generates, its tools."""
+
+    model: Model
+    tools: Tools = None
+    system: System = ""
+    adapter: Adapter = None
+    base: Base = False
+    dtype: DtypeName = "AUTO"
+    max_steps: MaxSteps = 10
+    max_tokens: MaxTokens = 1024
+    max_total_tokens: MaxTotal = 8192
+    max_seconds: MaxSeconds = 600.0
+    tool_seconds: ToolSeconds = 30.0
+    tool_characters: ToolCharacters = 20_000
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
+    seed: Seed = 0
+    dialect: Dialect = None
+    chat_template: ChatTemplate = None
+    now: Now = None
+    history_reasoning: HistoryReasoning = None
+    raw_control_tokens: RawControlTokens = False
+
+    def choice(self) -> Choice:
+        """Return the flags as the recipes take them."""
+        from actune import recipes
+        from actune.agents.engine import Sampling
+        from actune.agents.loop import Limits
+
+        return recipes.Choice(
+            model=self.model,
+            adapter=self.adapter,
+            base=self.base,
+            dtype=self.dtype,
+            dialect=self.dialect,
+            chat_template=self.chat_template,
+            now=self.now,
+            history_reasoning=self.history_reasoning,
+            raw_control_tokens=self.raw_control_tokens,
+            tools=tuple(self.tools or ()),
+            tool_seconds=self.tool_seconds,
+            tool_characters=self.tool_characters,
+            limits=Limits(
+                steps=self.max_steps,
+                tokens=self.max_total_tokens,
+                output_tokens=self.max_tokens,
+                seconds=self.max_seconds,
+            ),
+            sampling=Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed),
+        )
+
+
+def run(
+    *,
+    flags: AgentFlags,
+    prompt: Annotated[str | None, Parameter(help="One task; it is shown as it goes.")] = None,
+    tasks: Annotated[Path | None, Parameter(help='File of tasks: {"prompt", "id", "system"}, or conversations.')] = None,
+    out: Annotated[Path | None, Parameter(help="File of traces to write, one a line.")] = None,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the trace as JSON.")] = False,
+    parallel: Annotated[int, Parameter(help="Tasks of a file done at a time.")] = 8,
+    resume: Annotated[bool, Parameter(help="Go on with an interrupted file of traces.")] = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """Let an agent do a task, or a file of tasks."""
+    from actune import recipes
+
+    return recipes.run(
+        flags.choice(),
+        prompt=prompt,
+        tasks=tasks,
+        system=flags.system,
+        out=out,
+        json_output=json_output,
+        parallel=parallel,
+        resume=resume,
+        overwrite=overwrite,
+    )
+
+
+def chat(*, flags: AgentFlags) -> int:
+    """Talk with an agent in the terminal; /help there lists the commands."""
+    from actune import recipes
+
+    return recipes.chat(flags.choice(), system=flags.system)

@@ -1,0 +1,167 @@
+"""What `run` and `chat` share: from flags to an agent with its model, tools and dialect."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from actune.agents.engine import Sampling
+from actune.agents.loop import Agent, Limits
+from actune.agents.tools import Toolbox, load_toolbox
+from actune.config.run_folder import read_run
+from actune.core import api_list
+from actune.core.errors import ConfigError
+from actune.core.types import Message, Style, ToolCall, ToolSpec
+from actune.data.hub import refuse_no_model, resolve_model
+from actune.recipes.writing import HistoryReasoning, find_writing, stderr
+from actune.render.dialects import ChatDialect
+from actune.render.encoder import DialectName, Encoder
+from actune.render.native import learn_format
+
+Dtype = Literal["AUTO", "bf16", "fp16", "fp32"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A model, how text is written for it, how it generates, and its tools: the flags of `run` and `chat`."""
+
+    model: str
+    adapter: str | None = None
+    base: bool = False
+    dtype: Dtype = "AUTO"
+    batch_size: int = 1
+    dialect: DialectName | None = None
+    chat_template: str | None = None
+    now: datetime.date | None = None
+    history_reasoning: HistoryReasoning | None = None
+    raw_control_tokens: bool = False
+    tools: tuple[str, ...] = ()
+    tool_seconds: float = 30.0
+    tool_characters: int = 20_000
+    limits: Limits = Limits()
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """An agent ready to work, and its parts."""
+
+    agent: Agent
+    encoder: Encoder
+    toolbox: Toolbox
+    style: Style
+
+
+def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
+    """Load everything an agent needs; what can be wrong without the weights is found before them.
+
+    Raises:
+        ConfigError, ModelError, RenderError: a flag, folder, tool file or template cannot be used.
+    """
+    _check_numbers(choice)
+    folder, adapter = find_weights(choice.model, choice.adapter)
+    encoder, style = build_encoder(choice, adapter)
+    toolbox = load_toolbox(choice.tools, ask=ask, seconds=choice.tool_seconds, characters=choice.tool_characters)
+    refuse_no_model(folder, weights=True)
+    for notice in encoder.renderer.notices():
+        stderr().print(f"note: {notice}", markup=False)
+    from actune.agents.local import load_engine
+
+    engine = load_engine(
+        folder, None if choice.base else adapter, dtype=choice.dtype, tokenizer=encoder.renderer.tokenizer,
+        batch_size=choice.batch_size,
+    )  # fmt: skip
+    agent = Agent(engine, encoder, toolbox, style=style, limits=choice.limits, sampling=choice.sampling)
+    return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
+
+
+def build_encoder(choice: Choice, adapter: Path | None) -> tuple[Encoder, Style]:
+    """Return the encoder of a model and the dialect of its conversations with tools."""
+    writing = find_writing(
+        choice.model,
+        choice.dialect,
+        choice.chat_template,
+        choice.now,
+        choice.history_reasoning,
+        choice.raw_control_tokens,
+        adapter=adapter,
+    )
+    encoder = writing.encoder()
+    if writing.dialect != "auto":
+        return encoder, writing.dialect
+    return encoder, writing.trained_style or pick_style(encoder)
+
+
+def pick_style(encoder: Encoder) -> Style:
+    """Return `chat` where the template shows tools and its calls can be read back, else `react`."""
+    profile = encoder.renderer.profile
+    if not profile.tools or profile.arguments is None or learn_format(encoder.renderer).reason is not None:
+        return "react"
+    return ChatDialect.name
+
+
+def find_weights(model: str, adapter: str | None) -> tuple[Path, Path | None]:
+    """Return (folder of the weights, folder of the adapter or None) of a model or of a run.
+
+    Raises:
+        ConfigError: the adapter folder is none, or the run has no result yet.
+    """
+    run = read_run(Path(model))
+    if run is None:
+        folder, given = resolve_model(model, None), Path(adapter) if adapter is not None else None
+    else:
+        full = run.folder / "model"
+        given = Path(adapter) if adapter is not None else run.adapter
+        folder = full if full.is_dir() and given is None else run.model_dir
+        if given is None and not full.is_dir():
+            raise ConfigError(
+                f"the run {model} has no result yet: neither adapter/ nor model/ is there",
+                fix="finish it with --resume auto, or name a checkpoint's adapter with --adapter",
+            )
+    if given is not None and not (given / "adapter_config.json").is_file():
+        raise ConfigError(f"{given} is no adapter: adapter_config.json is missing", fix="name it with --adapter DIR")
+    return folder, given
+
+
+def open_conversation(system: str, toolbox: Toolbox) -> tuple[tuple[Message, ...], tuple[ToolSpec, ...]]:
+    """Return the messages a conversation begins with, and its tools.
+
+    A system text may hold the API list itself, as in the reference recipe; its tools are then the ones of the list.
+
+    Raises:
+        ConfigError: a list in the system text and tools by `--tools` besides.
+        DataError: the API list cannot be read.
+    """
+    block = api_list.read_system(system)
+    if block is not None:
+        if toolbox.specs:
+            raise ConfigError(
+                "the system text holds an API list, and --tools describes tools as well",
+                fix="leave the list to --tools, or answer its calls with --tools manual",
+            )
+        system = block.system
+    tools = toolbox.specs if block is None else block.tools
+    messages = (Message(role="system", content=system),) if system else ()
+    return messages, tools
+
+
+def _check_numbers(choice: Choice) -> None:
+    limits, sampling = choice.limits, choice.sampling
+    for name, value in (
+        ("max_steps", limits.steps),
+        ("max_tokens", limits.output_tokens),
+        ("max_total_tokens", limits.tokens),
+        ("max_seconds", limits.seconds),
+        ("tool_seconds", choice.tool_seconds),
+        ("batch_size", choice.batch_size),
+    ):
+        if value <= 0:
+            raise ConfigError(f"{name} is {value}", fix="give a number above 0")
+    if sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
+        raise ConfigError(
+            f"temperature is {sampling.temperature}, top_p {sampling.top_p}",
+            fix="temperature is 0 (greedy) or above, top_p above 0 and at most 1",
+        )

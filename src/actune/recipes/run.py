@@ -1,0 +1,238 @@
+"""`actune run`: an agent does one task, or a file of tasks, and leaves a Trace of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from actune.agents.loop import Task
+from actune.agents.tools import Toolbox
+from actune.agents.trace import Trace
+from actune.core.errors import ConfigError, DataError
+from actune.core.files import atomic_text
+from actune.core.types import Conversation, Message, ToolCall
+from actune.data.sources import load_conversations, read_file
+from actune.recipes.agents import Bench, Choice, build_bench, open_conversation
+from actune.recipes.display import Display, clean
+from actune.recipes.writing import check_out, stderr
+
+
+def run(  # noqa: PLR0913 - one parameter a flag
+    choice: Choice,
+    *,
+    prompt: str | None,
+    tasks: Path | None,
+    system: str,
+    out: Path | None,
+    json_output: bool,
+    parallel: int,
+    resume: bool,
+    overwrite: bool,
+) -> int:
+    """Do one task (`prompt`) or a file of tasks; returns the exit code.
+
+    Raises:
+        ActuneError: what, where, why, and what to do.
+    """
+    _check_request(prompt, tasks, out, parallel, resume=resume, overwrite=overwrite)
+    done = _read_done(out) if out is not None and resume else {}
+    if "manual" in choice.tools:
+        parallel = 1  # one person answers one call at a time
+    bench = build_bench(replace(choice, batch_size=parallel), ask=ask_person)
+    with closing(bench.toolbox):
+        if tasks is None:
+            return _run_one(bench, prompt or "", system, out, json_output=json_output)
+        assert out is not None
+        listed = read_tasks(tasks, system, bench.toolbox)
+        return _run_file(bench, listed, done, out, parallel=parallel, json_output=json_output)
+
+
+def _check_request(
+    prompt: str | None, tasks: Path | None, out: Path | None, parallel: int, *, resume: bool, overwrite: bool
+) -> None:
+    if (prompt is None) == (tasks is None):
+        raise ConfigError("one of --prompt and --tasks is needed", fix="give --prompt TEXT, or --tasks FILE --out FILE")
+    if tasks is not None and out is None:
+        raise ConfigError("--tasks needs a file to write to", fix="give --out TRACES.jsonl")
+    if parallel < 1:
+        raise ConfigError(f"parallel is {parallel}", fix="give 1 or more tasks at a time")
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
+    if resume and tasks is None:
+        raise ConfigError("--resume goes on with a file of tasks; there is none", fix="give --tasks FILE --out FILE")
+    if out is None:
+        return
+    check_out(out, [str(tasks)] if tasks is not None else [])
+    if out.exists() and out.stat().st_size and not resume and not overwrite:
+        raise ConfigError(
+            f"{out} is not empty", fix="give another --out, go on with --resume, or replace it with --overwrite"
+        )
+
+
+def _run_one(bench: Bench, prompt: str, system: str, out: Path | None, *, json_output: bool) -> int:
+    messages, tools = open_conversation(system, bench.toolbox)
+    task = Task(messages=(*messages, Message(role="user", content=prompt)), tools=tools)
+    if json_output:
+        trace = bench.agent.run(task)
+        sys.stdout.write(_dump(trace))
+    else:
+        display = Display(Console(highlight=False))
+        trace = bench.agent.run(task, on_event=display.show)
+        display.end(trace)
+    if out is not None:
+        atomic_text(out, _dump(trace))
+    return 0
+
+
+def _run_file(
+    bench: Bench, tasks: Sequence[Task], done: dict[str, str], out: Path, *, parallel: int, json_output: bool
+) -> int:
+    """Write a line a task as each ends, so that an interrupted run can go on with `--resume`."""
+    console = stderr()
+    known = {str(task.id): task for task in tasks}
+    for identifier, prompt in done.items():
+        if identifier not in known or known[identifier].prompt != prompt:
+            raise ConfigError(
+                f"{out} holds a trace of task {identifier!r}, which is not in the task file with that prompt",
+                fix="give the same task file, another --out, or --overwrite",
+            )
+    left = [task for task in tasks if str(task.id) not in done]
+    if done:
+        console.print(f"{len(done):,} of {len(tasks):,} tasks are done already; {len(left):,} are left", markup=False)
+    reasons: dict[str, int] = {}
+    with out.open("a" if done else "w", encoding="utf-8") as file:
+
+        def keep(trace: Trace) -> None:
+            line = _dump(trace)
+            file.write(line)
+            file.flush()
+            if json_output:
+                sys.stdout.write(line)
+            reasons[trace.reason] = reasons.get(trace.reason, 0) + 1
+            answer = trace.final_answer if trace.final_answer is not None else f"({trace.reason})"
+            shown = " ".join(clean(answer).split())[:80]
+            console.print(f"{sum(reasons.values()) + len(done)}/{len(tasks)} {trace.id}: {shown}", markup=False)
+
+        bench.agent.run_many(left, parallel=parallel, on_trace=keep)
+    ends = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+    console.print(f"{out}: {len(tasks):,} traces{f'; of this run: {ends}' if ends else ''}", markup=False)
+    return 0
+
+
+def _dump(trace: Trace) -> str:
+    return json.dumps(trace.to_json(), ensure_ascii=False) + "\n"
+
+
+def _read_done(out: Path) -> dict[str, str]:
+    """Return task id -> prompt of the traces in a file; a last line that was cut off is removed from it.
+
+    Raises:
+        ConfigError: a line that is no trace.
+    """
+    if not out.is_file():
+        return {}
+    text = out.read_text(encoding="utf-8", errors="replace")
+    whole, cut = text[: text.rfind("\n") + 1], text[text.rfind("\n") + 1 :]
+    done: dict[str, str] = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            done[str(row["id"])] = row["prompt"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{out}:{number} is no trace of a task: {error!r}", fix="give the file of an earlier run, or --overwrite"
+            ) from error
+    if cut:
+        stderr().print(f"note: the last line of {out} was cut off; its task is done again", markup=False)
+        atomic_text(out, whole)
+    return done
+
+
+# --- tasks ----------------------------------------------------------------------------------------------------------
+
+
+def read_tasks(path: Path, system: str, toolbox: Toolbox) -> list[Task]:
+    """Return the tasks of a file, each with an id (its own, else its line number).
+
+    A row is `{"prompt", "id"?, "system"?}`, or a conversation in any format, of which everything up to the last user
+    message is the task; its own tools, where it has some, are shown to the model.
+
+    Raises:
+        ConfigError: a row that is no task, or an id that stands twice.
+    """
+    rows = list(read_file(path))
+    if any(isinstance(raw, dict) and "prompt" in raw for _, raw in rows):
+        tasks = [_read_prompt(raw, f"{path}:{source.line}", source.line, system, toolbox) for source, raw in rows]
+    else:
+        tasks = _read_conversations(path, system, toolbox)
+    seen: set[str] = set()
+    for task in tasks:
+        if str(task.id) in seen:
+            raise ConfigError(f"{path}: the id {task.id!r} stands twice", fix="give every task an id of its own")
+        seen.add(str(task.id))
+    return tasks
+
+
+def _read_prompt(raw: Any, where: str, line: int, system: str, toolbox: Toolbox) -> Task:  # noqa: ANN401 - a raw row
+    if isinstance(raw, DataError):
+        raise ConfigError(f"{where}: {raw.message}", fix=raw.fix or "write one JSON object a line")
+    if not isinstance(raw, dict) or not isinstance(raw.get("prompt"), str) or not raw["prompt"].strip():
+        raise ConfigError(f"{where}: prompt: no text", fix='write {"prompt": "..."} with "id" and "system" if wanted')
+    own = raw.get("system", system)
+    if not isinstance(own, str):
+        raise ConfigError(f"{where}: system: {own!r} is no text", fix="write a text, or leave it out")
+    messages, tools = open_conversation(own, toolbox)
+    identifier = raw.get("id", line)
+    return Task(messages=(*messages, Message(role="user", content=raw["prompt"])), tools=tools, id=str(identifier))
+
+
+def _read_conversations(path: Path, system: str, toolbox: Toolbox) -> list[Task]:
+    loaded = load_conversations(str(path), format_name=None, seed=0)
+    if loaded.quarantined:
+        first = loaded.quarantined[0]
+        raise ConfigError(
+            f"{first.source}: {first.reason}" + (f" (and {len(loaded.quarantined) - 1} more rows)"),
+            fix=first.fix or 'write {"prompt": "..."}, or a conversation',
+        )
+    opening, given = open_conversation(system, toolbox)
+    return [_cut_conversation(row, opening, given) for row in loaded.conversations]
+
+
+def _cut_conversation(row: Conversation, opening: tuple[Message, ...], given: tuple[Any, ...]) -> Task:
+    last = max((i for i, message in enumerate(row.messages) if message.role == "user"), default=None)
+    if last is None:
+        raise ConfigError(f"{row.source}: there is no user message", fix="end the task in a user message")
+    messages = row.messages[: last + 1]
+    if messages[0].role != "system":
+        messages = (*opening, *messages)
+    return Task(messages=messages, tools=row.tools or given, id=row.id or str(row.source.line))
+
+
+def ask_person(call: ToolCall) -> str:
+    """Ask the person at the terminal for an Observation; the question goes to stderr, so stdout stays the result's.
+
+    Raises:
+        ConfigError: there is nobody to ask.
+    """
+    console = stderr()
+    console.print(f"\nobservation of {clean(call.name)} {clean(call.arguments)}", style="bold", markup=False)
+    try:
+        sys.stderr.write("  > ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        console.print()
+        raise
+    if not line:
+        raise ConfigError(
+            "--tools manual waits for a person to type the observation, and the input has ended",
+            fix="run it in a terminal, or answer calls with --tools record:FILE",
+        )
+    return line.rstrip("\n")
