@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import Embedding as LoraEmbedding
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -49,6 +51,32 @@ def attach_adapter(
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+def load_adapter(model: PreTrainedModel, adapter: Path, *, base: Path) -> PeftModel:
+    """Put the saved adapter of a folder on a model, in evaluation mode; `base` names the model in messages.
+
+    Raises:
+        ModelError: the folder holds no LoRA adapter in safetensors, or it does not fit the model.
+    """
+    for name in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look on a hub, or read a pickle
+        if not (adapter / name).is_file():
+            raise ModelError(f"no adapter in {adapter}: {name} is missing", fix="give the folder that holds both files")
+    try:
+        with quiet_peft():
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {adapter} does not load on {base}: {error}") from error
+    return adapted.eval()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Silence two warnings that nobody can act on: tied embeddings, which `merge_adapter` unties, and a renamed method."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 
 from actune.core.errors import ModelError
 from actune.core.files import atomic_folder
-from actune.modeling.adapters import merge_adapter
+from actune.modeling.adapters import load_adapter, merge_adapter, quiet_peft
 from actune.modeling.load import load_model
 
 # Largest relative difference of logits that rounding explains, by stored number format.
@@ -34,17 +31,13 @@ def export_merged(
     dtype = _stored_dtype(base)
     device = torch.device("cpu")
     model = load_model(base, dtype=dtype, device=device)
-    try:
-        with _quiet():
-            adapted = PeftModel.from_pretrained(model, str(adapter))
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"the adapter in {adapter} does not load on {base}: {error}") from error
+    adapted = load_adapter(model, adapter, base=base)
     probe = _probe(int(model.config.get_text_config().vocab_size))
     with torch.no_grad():
         expected = adapted.eval()(input_ids=probe, use_cache=False).logits.float() if verify else None
-    with _quiet():
+    with quiet_peft():
         merged = merge_adapter(adapted)
-    with atomic_folder(out) as partial, _quiet():
+    with atomic_folder(out) as partial, quiet_peft():
         merged.save_pretrained(partial)
         copy_tokenizer(partial)
     if expected is None:
@@ -59,15 +52,6 @@ def export_merged(
             fix="do not use it; report the model type and the adapter_config.json",
         )
     return difference
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence two warnings that nobody can act on: tied embeddings, which `merge_adapter` unties, and a renamed method."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        yield
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
