@@ -1,0 +1,368 @@
+"""Tools: what a model is told of them, how its calls are checked, made and answered.
+
+Whatever a model or a tool does becomes an Observation that the model can act on; only Ctrl-C passes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actune.agents.arguments import find_problems
+from actune.agents.calling import Running, keep_stdout_clean
+from actune.core import api_list
+from actune.core.errors import ConfigError, DataError
+from actune.core.types import ToolCall, ToolSpec
+
+# Calls made at the same time; more wait.
+_PARALLEL = 8
+_NAMES_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What a call gave: the text for the model, and how long it took.
+
+    `error` is None, or a stable short code: `unknown-tool`, `arguments-unreadable`, `arguments-invalid`,
+    `tool-failed`, `tool-timeout`, `not-recorded`; or `output-cut`, where the call went well and its text is not whole.
+    """
+
+    text: str
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFailure:
+    """What a tool returns to say that a call did not work: the code and the text of the Observation."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """Something that answers calls.
+
+    `call` takes the arguments, which fit what the model was told, and returns a text, any value that JSON can hold
+    (None is `null`) or a ToolFailure; what it raises becomes an Observation. `parallel` False: never two calls at a
+    time. `inline` True: it is our own code, at once, and needs no thread and no time limit.
+    """
+
+    spec: ToolSpec
+    call: Callable[[dict[str, Any]], Any]
+    parallel: bool = True
+    inline: bool = False
+
+
+class Toolbox:
+    """The tools of an agent: their descriptions, and who answers."""
+
+    def __init__(
+        self,
+        specs: Sequence[ToolSpec] = (),
+        tools: Sequence[Tool] = (),
+        *,
+        ask: Callable[[ToolCall], str] | None = None,
+        seconds: float = 30.0,
+        characters: int = 20_000,
+    ) -> None:
+        """Put together descriptions and tools (the last of a name answers); `ask` answers for all other names.
+
+        `seconds` is the time of one call (a person has all the time), `characters` the longest text of an Observation.
+        """
+        self.specs = tuple(specs)
+        self._tools = {tool.spec.name: tool for tool in tools}
+        self._ask = ask
+        self._seconds = seconds
+        self._characters = characters
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it answers calls to any tool that a conversation lists: a person does."""
+        return self._ask is not None
+
+    def call(self, call: ToolCall, specs: Sequence[ToolSpec] | None = None) -> Observation:
+        """Make one call; see `call_all`."""
+        return self.call_all([call], specs=specs)[0]
+
+    def call_all(self, calls: Sequence[ToolCall], *, specs: Sequence[ToolSpec] | None = None) -> list[Observation]:
+        """Make calls and return their Observations, in order; tools that allow it run side by side.
+
+        `specs` are the tools that the conversation lists, `self.specs` unless given: a call is held to what the model
+        was told. A person and recorded observations are asked one after the other, in the order of the calls.
+        """
+        results: dict[int, Observation] = {}
+        planned: list[tuple[int, ToolCall, Tool | None, dict[str, Any]]] = []
+        for index, call in enumerate(calls):
+            planned_or_refused = self._plan(call, specs)
+            if isinstance(planned_or_refused, Observation):
+                results[index] = planned_or_refused
+            else:
+                planned.append((index, call, *planned_or_refused))
+        threaded = [(index, tool, given) for index, _, tool, given in planned if tool is not None and tool.parallel]
+        for batch in _batches([entry for entry in threaded if not entry[1].inline], _PARALLEL):
+            answers = self._run([(tool, given) for _, tool, given in batch])
+            results |= {index: answer for (index, _, _), answer in zip(batch, answers, strict=True)}
+        for index, call, tool, given in planned:
+            if index not in results:
+                results[index] = self._answer(call, tool, given)
+        return [results[index] for index in range(len(calls))]
+
+    def close(self) -> None:
+        """Let go of what the tools hold."""
+
+    # --- checks -----------------------------------------------------------------------------------------------------
+
+    def _plan(
+        self, call: ToolCall, specs: Sequence[ToolSpec] | None
+    ) -> tuple[Tool | None, dict[str, Any]] | Observation:
+        """Return (tool, None for a person; arguments), or why the call is not made."""
+        listed = self.specs if specs is None else specs
+        spec = next((one for one in listed if one.name == call.name), None)
+        tool = self._tools.get(call.name)
+        anything = specs is None and not self.specs and self.open_ended
+        if (spec is None and not anything) or (tool is None and not self.open_ended):
+            names = [one.name for one in listed if self.open_ended or one.name in self._tools]
+            return self._refuse("unknown-tool", f"no tool named {_quote(call.name)}; there are: {_join(names)}")
+        try:
+            arguments = call.parse_arguments()
+        except DataError as error:
+            return self._refuse("arguments-unreadable", f"{error.message}; {error.fix}")
+        if spec is not None:
+            problems = find_problems(spec, arguments)
+            if problems:
+                return self._refuse("arguments-invalid", write_problems(call.name, problems))
+        return tool, arguments
+
+    def _refuse(self, code: str, text: str) -> Observation:
+        return self._observe(ToolFailure(code, text), 0.0)
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    def _run(self, wanted: Sequence[tuple[Tool, dict[str, Any]]]) -> list[Observation]:
+        """Call tools, each in a thread of its own."""
+        running: list[Running | ToolFailure] = []
+        with keep_stdout_clean():
+            for tool, arguments in wanted:
+                try:
+                    running.append(Running(_guard(tool, arguments)))
+                except RuntimeError as error:
+                    running.append(ToolFailure("tool-failed", f"the call could not be started: {error}"))
+            return [self._wait(one) for one in running]
+
+    def _wait(self, running: Running | ToolFailure) -> Observation:
+        if isinstance(running, ToolFailure):
+            return self._observe(running, 0.0)
+        if running.wait(self._seconds):
+            return self._observe(running.value, running.seconds)
+        return self._observe(ToolFailure("tool-timeout", f"no answer within {self._seconds:g} s"), running.seconds)
+
+    def _answer(self, call: ToolCall, tool: Tool | None, arguments: dict[str, Any]) -> Observation:
+        if tool is not None and not tool.inline:
+            return self._run([(tool, arguments)])[0]
+        started = time.perf_counter()
+        if tool is not None:
+            value = _guard(tool, arguments)()
+        else:
+            assert self._ask is not None
+            value = self._ask(call)  # what the person's terminal raises is not the model's business
+        return self._observe(value, time.perf_counter() - started)
+
+    def _observe(self, value: str | ToolFailure, seconds: float) -> Observation:
+        text, error = (value.text, value.code) if isinstance(value, ToolFailure) else (value, None)
+        # Lone surrogates cannot be tokenised; they are shown escaped.
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        if len(text) > self._characters:
+            note = f"... [cut: {self._characters:,} of {len(text):,} characters]"
+            text, error = text[: self._characters] + note, error or "output-cut"
+        return Observation(text=text, error=error, seconds=seconds)
+
+
+def write_problems(name: str, problems: Sequence[str]) -> str:
+    """Return the text of an Observation on arguments that do not fit."""
+    return f"the arguments of {_quote(name)} do not fit: {'; '.join(problems)}"
+
+
+def write_result(value: Any) -> str:  # noqa: ANN401 - whatever a tool returns
+    """Return what a tool gave as text: a str as it is, everything else as JSON; None is `null`.
+
+    Dataclasses and pydantic models become objects, other values that JSON does not know their `str()`.
+    """
+    return str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_simplify)
+
+
+def _simplify(value: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    dump = getattr(type(value), "model_dump", None)
+    return dump(value, mode="json") if callable(dump) else str(value)
+
+
+def _guard(tool: Tool, arguments: dict[str, Any]) -> Callable[[], str | ToolFailure]:
+    def run() -> str | ToolFailure:
+        try:
+            value = tool.call(arguments)
+            return value if isinstance(value, ToolFailure) else write_result(value)
+        except BaseException as error:  # noqa: BLE001 - foreign code: SystemExit included, it must not end the process
+            return ToolFailure("tool-failed", _describe(error))
+
+    return run
+
+
+def _describe(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - foreign code again
+        text = ""
+    return f"{kind}: {text}" if text else kind
+
+
+def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _quote(name: str) -> str:
+    return repr(name if len(name) <= 80 else name[:77] + "...")
+
+
+def _join(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(itertools.islice(names, _NAMES_SHOWN)) + (f" and {more} more" if more > 0 else "")
+
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+_SPEC_FIX = (
+    "name a Python file, 'manual', 'record:FILE' (jsonl), or a file that describes tools "
+    "(.json with OpenAI functions, .txt or .md with an API list)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What one SPEC brings: descriptions, tools that answer, and whether a person answers."""
+
+    specs: tuple[ToolSpec, ...]
+    tools: tuple[Tool, ...] = ()
+    manual: bool = False
+
+
+def load_toolbox(
+    specs: Sequence[str],
+    *,
+    ask: Callable[[ToolCall], str] | None = None,
+    seconds: float = 30.0,
+    characters: int = 20_000,
+) -> Toolbox:
+    """Load tools from SPECs: Python files, `manual`, `record:FILE`, files that only describe.
+
+    Where several SPECs know a tool, the first describes it and the last answers it; `manual` answers every tool, and
+    `manual:FILE` those that FILE describes as well. Loading a Python file executes it.
+
+    Raises:
+        ConfigError: a SPEC cannot be loaded, or nobody answers a tool that is described.
+    """
+    described: dict[str, ToolSpec] = {}
+    tools: dict[str, Tool] = {}
+    manual = False
+    for text in specs:
+        source = _load(text)
+        for spec in source.specs:
+            described.setdefault(spec.name, spec)
+        if source.manual:
+            tools, manual = {}, True
+        tools |= {tool.spec.name: tool for tool in source.tools}
+    if manual and ask is None:
+        raise ConfigError("--tools manual needs somebody to ask, and nobody is there", fix="use record:FILE instead")
+    silent = [name for name in described if name not in tools]
+    if silent and not manual:
+        raise ConfigError(
+            f"nobody answers the tools {_join(silent)}: they are only described",
+            fix="add a SPEC that answers: a Python file, manual, or record:FILE",
+        )
+    return Toolbox(
+        tuple(described.values()),
+        tuple(tools.values()),
+        ask=ask if manual else None,
+        seconds=seconds,
+        characters=characters,
+    )
+
+
+def _load(text: str) -> _Source:
+    from actune.agents.python_tools import load_python
+    from actune.agents.recorded_tools import load_record
+
+    if text == "manual":
+        return _Source((), manual=True)
+    if text.startswith("manual:"):
+        return _Source(_load(text.removeprefix("manual:")).specs, manual=True)
+    recorded = text.startswith("record:")
+    path = Path(text.removeprefix("record:"))
+    if not path.is_file():
+        raise ConfigError(f"--tools {text}: there is no file {path}", fix=_SPEC_FIX)
+    if recorded:
+        tools = load_record(path)
+    elif path.suffix == ".py":
+        tools = load_python(path)
+    elif path.suffix == ".json":
+        return _Source(_read_functions(path))
+    elif path.suffix in (".txt", ".md"):
+        return _Source(_read_api_list(path))
+    elif path.suffix == ".jsonl":
+        raise ConfigError(f"--tools {text}: a jsonl file", fix=f"recorded observations are given as record:{text}")
+    else:
+        raise ConfigError(f"--tools {text}: files ending in {path.suffix!r} are not known", fix=_SPEC_FIX)
+    return _Source(tuple(tool.spec for tool in tools), tuple(tools))
+
+
+def _read_functions(path: Path) -> tuple[ToolSpec, ...]:
+    from actune.formats.tools import read_tools
+
+    try:
+        value = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no JSON: {error}", fix=_SPEC_FIX) from error
+    if isinstance(value, dict) and "mcpServers" in value:
+        raise ConfigError(
+            f"{path} names MCP servers, which come with a later version", fix="use a Python file, manual or record:FILE"
+        )
+    repairs: list[str] = []
+    try:
+        tools = read_tools(value, "tools", repairs)
+    except DataError as error:
+        raise ConfigError(f"{path}: {error.message}", fix=error.fix) from error
+    if repairs or not tools:
+        raise ConfigError(f"{path}: {'; '.join(repairs) or 'no tool in it'}", fix=_SPEC_FIX)
+    return tools
+
+
+def _read_api_list(path: Path) -> tuple[ToolSpec, ...]:
+    try:
+        block = api_list.read_system(_read_text(path))
+    except DataError as error:
+        raise ConfigError(f"{path}: {error.message}", fix=error.fix) from error
+    if block is None:
+        raise ConfigError(f"{path} holds no API list", fix="write it as the reference recipe does")
+    if block.system:
+        raise ConfigError(
+            f"{path} holds more than an API list: {block.system[:80]!r}", fix="give that text with --system"
+        )
+    return block.tools
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", fix="give a UTF-8 text file") from error
