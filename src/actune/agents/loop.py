@@ -10,10 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from actune.agents.engine import Engine, Generation, Request, Sampling
-from actune.agents.tools import Observation, Toolbox
+from actune.agents.tools import Observation
 from actune.agents.trace import EndReason, Trace, TraceStep
 from actune.core.errors import ActuneError, DataError
 from actune.core.types import Conversation, Message, Source, Style, ToolCall, ToolSpec
@@ -54,6 +54,14 @@ class Event:
     call: ToolCall | None = None
 
 
+class Tools(Protocol):
+    """Whatever answers calls: a `Toolbox`, or anything else that never raises."""
+
+    def call_all(self, calls: Sequence[ToolCall], *, specs: Sequence[ToolSpec] | None = None) -> list[Observation]:
+        """Return one Observation a call, in order; `specs` are the tools that the model was told of."""
+        ...
+
+
 class Agent:
     """A model with tools."""
 
@@ -61,7 +69,7 @@ class Agent:
         self,
         engine: Engine,
         encoder: Encoder,
-        toolbox: Toolbox,
+        toolbox: Tools,
         *,
         style: Style,
         limits: Limits | None = None,
@@ -75,7 +83,7 @@ class Agent:
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling()
 
-    def with_toolbox(self, toolbox: Toolbox) -> Agent:
+    def with_toolbox(self, toolbox: Tools) -> Agent:
         """Return the same model with other tools."""
         return Agent(
             self._engine, self._encoder, toolbox, style=self._style, limits=self.limits, sampling=self.sampling
@@ -139,11 +147,15 @@ class Agent:
 
     def _step_all(self, pairs: Sequence[tuple[_Rollout, Generation]]) -> None:
         wanted = [(rollout, rollout.accept(generation)) for rollout, generation in pairs]
-        flat = [call for _, calls in wanted for call in calls]
-        specs = list({spec.name: spec for rollout, _ in wanted for spec in rollout.task.tools}.values())
-        results = iter(self._toolbox.call_all(flat, specs=specs) if flat else [])
+        # Tasks that were told of the same tools wait for them together.
+        groups: dict[tuple[str, ...], list[tuple[_Rollout, tuple[ToolCall, ...]]]] = {}
         for rollout, calls in wanted:
-            rollout.observe([next(results) for _ in calls])
+            groups.setdefault(tuple(map(repr, rollout.task.tools)), []).append((rollout, calls))
+        for group in groups.values():
+            flat = [call for _, calls in group for call in calls]
+            results = iter(self._toolbox.call_all(flat, specs=group[0][0].task.tools) if flat else [])
+            for rollout, calls in group:
+                rollout.observe([next(results) for _ in calls])
 
     def _start(self, task: Task) -> _Rollout:
         conversation = Conversation(

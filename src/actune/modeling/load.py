@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,10 @@ def _check_complete(folder: Path, report: Any) -> None:  # noqa: ANN401 - a dict
             f"first {first}; transformers would fill them with random numbers",
             fix="complete the download, or check that config.json belongs to these weights",
         )
+
+
+def release_memory() -> None:
+    """Give back what no model uses any more, so that the next one has room."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()

@@ -71,9 +71,8 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     from actune.agents.local import load_engine
 
     engine = load_engine(
-        folder, None if choice.base else adapter, dtype=choice.dtype, tokenizer=encoder.renderer.tokenizer,
-        batch_size=choice.batch_size,
-    )  # fmt: skip
+        folder, None if choice.base else adapter, dtype=choice.dtype, batch_size=choice.batch_size
+    )
     agent = Agent(engine, encoder, toolbox, style=style, limits=choice.limits, sampling=choice.sampling)
     return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
 
