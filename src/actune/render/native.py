@@ -1,25 +1,236 @@
-"""A model's own way to write reasoning and calls, learnt from its chat template by rendering probes."""
+"""A model's own way to write reasoning and calls, learnt from its chat template by rendering probes.
+
+`native_probe` renders the probes and finds the literals around reasoning, text and calls, `native_calls` holds the
+forms of calls; here an output is taken apart with them. What was learnt is tried on other conversations before it is
+trusted: `NativeFormat.reason` says what does not come back.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from actune.core.types import Message, ToolSpec
+from actune.core.errors import DataError
+from actune.core.types import Message, ToolCall, ToolSpec
+from actune.render import native_probe
 from actune.render.chat import ChatRenderer
+from actune.render.native_calls import Form, compile_literal, skip_blanks, unreadable
+from actune.render.native_probe import Frame, Probe
+
+# Places in one text that may begin a call where the format has no marker; more are an output gone wrong.
+_BEGINNINGS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeFormat:
-    """How a template writes reasoning, text and calls. `reason` says why calls cannot be read back, None if they can."""
+    """How a template writes reasoning, text and calls. `reason` says why calls cannot be read back, None if they can.
+
+    `frames` are the layouts of an answer, those tried first in front; `form` is the form of its calls.
+    """
 
     reason: str | None = None
+    frames: tuple[Frame, ...] = ()
+    form: Form | None = None
 
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
-        """Return an output of the model as an assistant message."""
+        """Return an output of the model as an assistant message.
+
+        The arguments are the text of the output where it is JSON, else JSON of what was read, typed by `tools`. What
+        is no reasoning and no call is content; where the prompt opened the reasoning and the output does not close it,
+        all of it is reasoning.
+
+        Raises:
+            DataError: code `call-unreadable` when a call begins and breaks off or is malformed, or when the format of
+                calls is unknown and the output looks like one.
+        """
+        if self.form is None and _looks_like_call(text, tools):
+            raise unreadable(text, f"the format is unknown, {self.reason}")
+        for frame in self.frames:
+            found = self._match(frame, text, tools)
+            if found is not None:
+                return found
+        return self._read_open(text)
+
+    def _read_open(self, text: str) -> Message:
+        """Return an output that no layout matches: reasoning that was not closed, or just text."""
+        for frame in self.frames:
+            if frame.slots[0] != "reasoning":
+                continue
+            start = compile_literal(frame.literals[0]).match(text)
+            if start is not None:
+                if self._begins_call(text):
+                    raise unreadable(text, "it stands in reasoning that is not closed")
+                return Message(role="assistant", reasoning=text[start.end() :])
+        if self._begins_call(text):
+            raise unreadable(text, "it is not at the place of a call")
         return Message(role="assistant", content=text)
+
+    def _begins_call(self, text: str) -> bool:
+        markers = {frame.marker for frame in self.frames if "calls" in frame.slots}
+        return any(marker.strip() and compile_literal(marker).search(text) is not None for marker in markers)
+
+    def _match(self, frame: Frame, text: str, tools: Sequence[ToolSpec]) -> Message | None:
+        """Return the message if the text has this layout."""
+        start = compile_literal(frame.literals[0]).match(text)
+        if start is None:
+            return None
+        at, parts, calls = start.end(), {"reasoning": "", "text": ""}, ()
+        if frame.slots[0] == "calls" and not frame.literals[0].strip() and not self._opens(text, at):
+            return None
+        for number, slot in enumerate(frame.slots):
+            following = frame.slots[number + 1] if number + 1 < len(frame.slots) else None
+            literal = frame.literals[number + 1]
+            if slot == "calls":
+                read = self._read_calls(text, at, frame, tools)
+                if read is None:
+                    return None
+                calls, at = read
+                if following is None and text[at:].strip():
+                    raise unreadable(text, "text follows the call")
+            elif following is None:
+                parts[slot] = _cut_end(text[at:], literal)
+            elif following == "calls" and not literal.strip():
+                return self._search(frame, text, at, literal, parts, tools)
+            else:
+                end = compile_literal(literal).search(text, at)
+                if end is None:
+                    return None
+                parts[slot], at = text[at : end.start()], end.end()
+        return Message(role="assistant", content=parts["text"], reasoning=parts["reasoning"], tool_calls=calls)
+
+    def _opens(self, text: str, at: int) -> bool:
+        """Whether a call without a marker can begin there."""
+        pattern = None if self.form is None else self.form.begin()
+        return pattern is not None and re.compile(pattern).match(text, skip_blanks(text, at)) is not None
+
+    def _read_calls(
+        self, text: str, at: int, frame: Frame, tools: Sequence[ToolSpec]
+    ) -> tuple[tuple[ToolCall, ...], int] | None:
+        """Return the calls at a place and their end; None where there is no marker and it is other JSON."""
+        if self.form is None:
+            return None
+        try:
+            calls, end = self.form.read(text, at, tools)
+        except DataError:
+            if frame.marker.strip() or _names_tool(text[at:], tools):
+                raise
+            if not _is_json(text[at:]):
+                raise
+            return None
+        return tuple(calls), end
+
+    def _search(
+        self, frame: Frame, text: str, at: int, literal: str, parts: dict[str, str], tools: Sequence[ToolSpec]
+    ) -> Message | None:
+        """Look for calls behind a text where no marker stands between; they are what the output ends in."""
+        pattern = None if self.form is None else self.form.begin()
+        if pattern is None:
+            return None
+        fault: DataError | None = None
+        for count, begin in enumerate(re.compile(pattern).finditer(text, at)):
+            if count >= _BEGINNINGS:
+                raise unreadable(text, f"there are more than {_BEGINNINGS} beginnings")
+            try:
+                calls, end = self.form.read(text, begin.start(), tools) if self.form is not None else ([], 0)
+            except DataError as error:
+                fault = fault or (error if _names_tool(text[begin.start() :], tools) else None)
+                continue
+            if not text[end:].strip():
+                content = _cut_end(text[at : begin.start()], literal)
+                done = {**parts, frame.slots[-2]: content}
+                return Message(
+                    role="assistant", content=done["text"], reasoning=done["reasoning"], tool_calls=tuple(calls)
+                )
+        if fault is not None:
+            raise fault
+        return None
 
 
 def learn_format(renderer: ChatRenderer) -> NativeFormat:
-    """Return the format that probes of the template show."""
-    return NativeFormat()
+    """Return the format that probes of the template show, tried on other conversations than it was learnt from."""
+    learnt = native_probe.learn(renderer)
+    known = NativeFormat(reason=learnt.reason, frames=learnt.frames, form=learnt.form)
+    if known.reason is None:
+        fault = _try(known, renderer)
+        if fault is not None:
+            plain = tuple(frame for frame in known.frames if "calls" not in frame.slots)
+            known = replace(known, reason=fault, frames=plain, form=None)
+    return known
+
+
+def _try(known: NativeFormat, renderer: ChatRenderer) -> str | None:
+    """Return what does not come back of the probes that the template shows in full; None if all do."""
+    for probe in native_probe.trials(renderer):
+        try:
+            read = known.parse(probe.text, probe.tools)
+        except DataError as error:
+            return error.message
+        fault = compare(probe, read)
+        if fault is not None:
+            return f"{fault} of {probe.text[:200]!r}"
+    return None
+
+
+def compare(probe: Probe, read: Message) -> str | None:
+    """Return what differs between a message and what was read of its text, None if nothing does.
+
+    Texts are compared without blanks at their edges, which templates trim.
+    """
+    for want in (probe.message, probe.same_as):
+        if want is None:
+            continue
+        calls = [(call.name, _drop_null(call)) for call in want.tool_calls]
+        got = [(call.name, _drop_null(call)) for call in read.tool_calls]
+        shown = not probe.ids or [call.id for call in read.tool_calls] == [call.id for call in want.tool_calls]
+        if calls == got and shown and _texts(want) == _texts(read):
+            return None
+    if calls != got:
+        return f"calls {calls} were read as {got}"
+    if not shown:
+        return "ids of calls are read differently"
+    return f"reasoning and text {_texts(probe.message)} were read as {_texts(read)}"
+
+
+def _texts(message: Message) -> tuple[str, str]:
+    return message.reasoning.strip(), message.content.strip()
+
+
+def _drop_null(call: ToolCall) -> str:
+    """Return arguments in one layout without nulls at the top, which some templates leave out."""
+    arguments = {key: value for key, value in call.parse_arguments().items() if value is not None}
+    return json.dumps(arguments, sort_keys=True)
+
+
+def _cut_end(text: str, literal: str) -> str:
+    """Return a text without the literal that ends it, or without the blanks of it that are there."""
+    core = literal.strip()
+    if core:
+        place = text.rstrip().rfind(core)
+        if place < 0 or text[place + len(core) :].strip():
+            return text
+        text = text[:place]
+        literal = literal[: literal.index(core)]
+    for size in range(len(literal), 0, -1):
+        if text.endswith(literal[-size:]):
+            return text[:-size]
+    return text
+
+
+def _names_tool(text: str, tools: Sequence[ToolSpec]) -> bool:
+    """Whether the beginning of a text names a tool."""
+    return any(f'"{tool.name}"' in text[:512] for tool in tools)
+
+
+def _looks_like_call(text: str, tools: Sequence[ToolSpec]) -> bool:
+    """Whether a text in an unknown format may hold a call: it names a tool."""
+    return any(tool.name in text for tool in tools if tool.name)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return True
