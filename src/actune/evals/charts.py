@@ -119,13 +119,13 @@ def loss_chart(
     steps = [point.step for point in (*train, *evaluations, *rates)]
     first = min(steps) if min(steps) > 0.1 * max(steps) else 0
     low, high, ticks = nice_axis([point.value for point in (*train, *evaluations)])
-    strip = 74 if rates else 0
+    strip = 70 if rates else 0
     height = 300
     frame = Frame(
-        left=52, right=width - 12, top=14, bottom=height - 46,
+        left=60, right=width - 12, top=24, bottom=height - 46,
         first=first, last=max(steps), low=low, high=high,
     )  # fmt: skip
-    parts = [_y_axis(frame, ticks), _x_axis(frame, labels.steps if not rates else "", 4 if width < 500 else 8)]
+    parts = [_y_axis(frame, ticks), _x_axis(frame, labels.steps, 4 if width < 500 else 8)]
     parts.append(_text(frame.left, 9, labels.loss, "c-label", "start"))
     parts.append(_curve(frame, train, buckets=max(40, width // 3)))
     if evaluations:
@@ -133,7 +133,7 @@ def loss_chart(
         shown = _thin(evaluations, 60)
         parts += [_diamond(frame.x(point.step), frame.y(point.value)) for point in shown]
     if rates:
-        parts.append(_rate_strip(frame, rates, labels, height - 20))
+        parts.append(_rate_strip(frame, rates, labels, height + 4))
     box = f'viewBox="0 0 {width} {height + strip}" width="{width}" height="{height + strip}"'
     return Markup(
         f'<svg class="chart" role="img" aria-labelledby="{name}-t {name}-d" {box}>'
@@ -206,7 +206,6 @@ def _rate_strip(above: Frame, rates: Sequence[Point], labels: LossLabels, top: f
     parts = [
         _text(frame.left, top + 7, labels.rate, "c-label", "start"),
         _y_axis(frame, [0.0, highest] if highest else [0.0]),
-        _x_axis(frame, labels.steps, 4 if above.right < 500 else 8),
         _line(frame, kept, "c-rate"),
     ]
     return "".join(parts)

@@ -19,7 +19,7 @@ from actune.evals.report_texts import Words, named, reveal, same, words
 LONGEST = 20_000
 """Of a text, so many characters stand in the page; the rest is cut, and the page says so and where the whole stands."""
 
-_HEADS = {"output": 4000, "observation": 1500, "prompt": 400}
+_HEADS = {"output": 1500, "observation": 600, "prompt": 300}
 """So many characters of each kind are open; the others are folded."""
 _PROMPT_END = 600
 _OPEN_TRANSCRIPTS = 12
@@ -95,9 +95,11 @@ def fold(text: str, *, head: int, place: Words, end: bool = False) -> Folded:
     if len(kept) <= head * 1.2:
         shown, rest = kept, ""
     elif end:
-        shown, rest = kept[-head:], kept[:-head]
+        at = _line_near(kept, len(kept) - head)
+        shown, rest = kept[at:], kept[:at]
     else:
-        shown, rest = kept[:head], kept[head:]
+        at = _line_near(kept, head)
+        shown, rest = kept[:at], kept[at:]
     key = "fold_before" if end else "fold_rest"
     return Folded(
         shown=reveal(shown),
@@ -106,6 +108,13 @@ def fold(text: str, *, head: int, place: Words, end: bool = False) -> Folded:
         before=end,
         cut=cut,
     )
+
+
+def _line_near(text: str, at: int) -> int:
+    """Return the start of a line up to 200 characters before or after `at`, else `at`."""
+    after, before = text.find("\n", at, at + 200), text.rfind("\n", max(1, at - 200), at)
+    place = after if after >= 0 else before
+    return place + 1 if place >= 0 else at
 
 
 def show_transcripts(transcripts: Sequence[Transcript]) -> tuple[tuple[Card, ...], tuple[Card, ...]]:
@@ -185,13 +194,14 @@ def _item_card(base: Score, tuned: Score, files: tuple[str, str]) -> Card:
         part = ShownPart(
             kind="output",
             title=words("part_output"),
-            text=fold(_as_text(score.output), head=_HEADS["output"], place=place),
+            text=fold(_read_output(score.output), head=_HEADS["output"], place=place),
         )
-        sides.append(ShownSide(title=words(f"side_{name}"), note=None, parts=(part,)))
+        note = score.output.get("error") if isinstance(score.output, Mapping) else None
+        sides.append(ShownSide(title=words(f"side_{name}"), note=same(note) if note else None, parts=(part,)))
     digits = 0 if base.score in (0.0, 1.0) and tuned.score in (0.0, 1.0) else 3
     gold = None
     if tuned.gold is not None:
-        gold = fold(_as_text(tuned.gold), head=_HEADS["observation"], place=same(files[1]))
+        gold = fold(_read_gold(tuned.gold), head=_HEADS["observation"], place=same(files[1]))
     return Card(
         title=same(tuned.id),
         chips=(
@@ -210,11 +220,11 @@ def _card(transcript: Transcript) -> Card:
     gold = None
     if transcript.gold is not None:
         gold = fold(transcript.gold, head=_HEADS["observation"], place=place)
+    name = transcript.title or transcript.id
+    chips = [named("axis", transcript.axis)] + ([same(transcript.id)] if name != transcript.id else [])
     return Card(
-        title=same(transcript.title or transcript.id),
-        chips=(named("axis", transcript.axis), same(transcript.id))
-        if transcript.title
-        else (named("axis", transcript.axis),),
+        title=same(name),
+        chips=tuple(chips),
         question=fold(transcript.question, head=_HEADS["observation"], place=place),
         sides=(_side("base", transcript.base, place), _side("tuned", transcript.tuned, place)),
         gold=gold,
@@ -231,7 +241,20 @@ def _side(name: str, side: Side, place: Words) -> ShownSide:
     return ShownSide(title=words(f"side_{name}"), note=same(side.note) if side.note else None, parts=parts)
 
 
-def _as_text(value: Any) -> str:
+def _read_output(stored: object) -> str:
+    """Return what a model wrote: the raw text where it is stored (see `outputs.read_output`), else all there is."""
+    text = stored.get("text") if isinstance(stored, Mapping) else None
+    return text if isinstance(text, str) else _as_text(stored)
+
+
+def _read_gold(gold: object) -> str:
+    """Return a gold without the schemas of the tools that were offered: these are no part of the answer."""
+    if not isinstance(gold, Mapping):
+        return _as_text(gold)
+    return _as_text({key: value for key, value in gold.items() if key != "tools"})
+
+
+def _as_text(value: object) -> str:
     """Return a stored output as it is: text untouched, anything else as the JSON it was stored as."""
     if value is None:
         return ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 MINUS = "\u2212"
 NONE = "\u2013"
 
 
-def read_number(value: Any) -> float | None:
+def read_number(value: object) -> float | None:
     """Return a finite number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
@@ -29,10 +28,10 @@ def fixed(value: float | None, digits: int) -> str:
 def signed(value: float | None, digits: int) -> str:
     """Return `value` with so many decimals and its sign, for differences."""
     text = fixed(value, digits)
-    return text if value is None or text.startswith(MINUS) else f"+{text}"
+    return f"+{text}" if value is not None and value > 0 and any(c in "123456789" for c in text) else text
 
 
-def count(value: Any) -> str:
+def count(value: object) -> str:
     """Return a count with thousands separators."""
     number = read_number(value)
     return NONE if number is None else fixed(round(number), 0)
@@ -57,7 +56,8 @@ def plain(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return fixed(value, 0)
     if 0.001 <= abs(value) < 1e6:
-        return fixed(value, max(0, 3 - math.floor(math.log10(abs(value)))))
+        text = fixed(value, max(0, 3 - math.floor(math.log10(abs(value)))))
+        return text.rstrip("0").rstrip(".") if "." in text else text
     return f"{value:.3g}".replace("-", MINUS)
 
 

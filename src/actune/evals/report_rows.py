@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from actune.evals.charts import Interval, interval_bar
 from actune.evals.report_numbers import count, digits_for, fixed, p_value, read_number, signed
-from actune.evals.report_texts import Words, named, same, words
+from actune.evals.report_texts import LANGUAGES, Words, joined, named, same, words
 
 SYMBOLS = {"gained": "▲", "lost": "▼", "kept": "＝", "undecided": "?"}
 _AXES = ("agent", "general", "identity")
@@ -65,15 +65,19 @@ class Mark:
     sign: str
     word: Words
 
+    @property
+    def shown(self) -> Words:
+        """The sign and the word, coloured; the sign is not read out."""
+        frame = Markup('<span class="verdict v-{}"><span aria-hidden="true">{}</span> {}</span>')
+        return Words(*(frame.format(self.name, self.sign, self.word.of(language)) for language in LANGUAGES))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The line of an axis, and what explains it."""
 
-    axis: Words
-    mark: Mark
-    sentence: Words
-    notes: tuple[Words, ...]
+    line: Words
+    notes: Words
     bar: Markup
 
 
@@ -120,9 +124,7 @@ def write_verdicts(rows: Iterable[Row]) -> tuple[Verdict, ...]:
     reach = reaches(axes)
     return tuple(
         Verdict(
-            axis=named("axis", row.axis),
-            mark=mark(row.verdict),
-            sentence=sentence(row),
+            line=words("line", axis=named("axis", row.axis), verdict=mark(row.verdict).shown, sentence=sentence(row)),
             notes=_notes(row),
             bar=_bar(row, reach),
         )
@@ -186,7 +188,7 @@ def sentence(row: Row) -> Words:
     )
 
 
-def _notes(row: Row) -> tuple[Words, ...]:
+def _notes(row: Row) -> Words:
     notes = [words("measured_by", metric=_metric_words(row) or _code(row.metric))]
     if row.is_likelihood and row.base is not None and row.tuned is not None and row.difference is not None:
         change = math.expm1(max(-50.0, min(50.0, -row.difference)))
@@ -196,12 +198,17 @@ def _notes(row: Row) -> tuple[Words, ...]:
         notes.append(words("flipped", n=count(row.n), fixed=count(row.fixed), broken=count(row.broken)))
     if row.verdict == "undecided":
         notes.append(words("needs", n=count(row.needed)) if row.needed is not None else words("needs_none"))
-    return tuple(notes)
+    return joined(notes)
 
 
 def _flag(flag: Mapping[str, Any], rows: Sequence[Row]) -> Flag:
     code, axis, split = (str(flag.get(key, "")) for key in ("code", "axis", "split"))
-    names = {"axis": named("axis", axis), "split": named("split", split)}
+    part = (
+        named("axis", axis)
+        if split == "all"
+        else words("axis_split", axis=named("axis", axis), split=named("split", split))
+    )
+    names = {"part": part, "split": named("split", split)}
     level = "axis" if split == "all" else "split"
     row = next((row for row in rows if (row.level, row.axis, row.split) == (level, axis, split)), None)
     whole = next((row for row in rows if (row.level, row.axis) == ("axis", axis)), None)
@@ -258,8 +265,18 @@ def _code(name: str) -> Words:
 def _read(row: Mapping[str, Any], margin: float | None) -> Row:
     own = read_number(row.get("margin"))
     return Row(
-        **{key: str(row.get(key, "")) for key in ("level", "axis", "task", "metric", "split", "verdict")},
-        **{key: read_number(row.get(key)) for key in ("n", "base", "tuned", "difference", "fixed", "broken")},
+        level=str(row.get("level", "")),
+        axis=str(row.get("axis", "")),
+        task=str(row.get("task", "")),
+        metric=str(row.get("metric", "")),
+        split=str(row.get("split", "")),
+        verdict=str(row.get("verdict", "")),
+        n=read_number(row.get("n")),
+        base=read_number(row.get("base")),
+        tuned=read_number(row.get("tuned")),
+        difference=read_number(row.get("difference")),
+        fixed=read_number(row.get("fixed")),
+        broken=read_number(row.get("broken")),
         primary=row.get("primary") is True,
         ci95=_pair(row.get("ci95")),
         ci90=_pair(row.get("ci90")),
@@ -269,7 +286,7 @@ def _read(row: Mapping[str, Any], margin: float | None) -> Row:
     )
 
 
-def _pair(value: Any) -> tuple[float | None, float | None]:
+def _pair(value: object) -> tuple[float | None, float | None]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return (None, None)
     return (read_number(value[0]), read_number(value[1]))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from markupsafe import Markup, escape
 
@@ -43,7 +43,7 @@ class Words:
         )
 
 
-def words(key: str, **values: Any) -> Words:
+def words(key: str, **values: object) -> Words:
     """Return the text `key` with its values in place; values are escaped, and `Words` among them are translated."""
     return Words(*(_fill(key, language, values) for language in LANGUAGES))
 
@@ -73,13 +73,18 @@ def reveal(text: str) -> Markup:
     return Markup(re.sub("\x00([0-9A-F]+)\x01", r'<span class="mark">U+\1</span>', safe))
 
 
+def joined(parts: Sequence[Words]) -> Words:
+    """Return sentences one after the other, with a space between them in English."""
+    return Words(Markup(" ").join(part.en for part in parts), Markup("").join(part.zh for part in parts))
+
+
 def named(prefix: str, name: object) -> Words:
     """Return the text `prefix_name`, or the name itself where this page does not know it."""
     key = f"{prefix}_{name}"
     return words(key) if key in TEXTS else same(name)
 
 
-def _fill(key: str, language: Language, values: Mapping[str, Any]) -> Markup:
+def _fill(key: str, language: Language, values: Mapping[str, object]) -> Markup:
     text = Markup(TEXTS[key][LANGUAGES.index(language)])
     if not values:
         return text
@@ -96,7 +101,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "<b>基座模型</b> {base} 与<b>微调后</b> {tuned}，在相同题目上逐题比较。",
     ),
     "made": ("Page made {date}", "页面生成于 {date}"),
-    "trained_on": ("trained {date}", "训练于 {date}"),
+    "trained_on": ("run of {date}", "训练日期 {date}"),
     "model": ("model {name}", "模型 {name}"),
     "seed": ("seed {seed}", "随机种子 {seed}"),
     # Verdicts
@@ -113,12 +118,14 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "split_no-tool": ("no tool needed", "无需工具"),
     "split_all": ("all", "全部"),
     "sentence": (
-        "{base} → {tuned} ({difference}, 95\u202f% interval {low} to {high}), n = {n}",
-        "{base} → {tuned}（{difference}，95\u202f% 置信区间 {low} 至 {high}），n = {n}",
+        "{base} → {tuned} ({difference}, 95\u202f% interval {low} to {high}), n\u00a0=\u00a0{n}",
+        "{base} → {tuned}（{difference}，95\u202f% 置信区间 {low} 至 {high}），n\u00a0=\u00a0{n}",
     ),
-    "colon": (":", "："),
-    "comma": (",", "，"),
-    "measured_by": ("Measured by {metric}.", "指标：{metric}。"),
+    "line": (
+        '<b>{axis}:</b> {verdict}, <span class="figures">{sentence}</span>',
+        '<b>{axis}：</b>{verdict}，<span class="figures">{sentence}</span>',
+    ),
+    "measured_by": ("Metric: {metric}.", "指标：{metric}。"),
     "flipped": (
         "Of {n} items {fixed} went from wrong to right and {broken} from right to wrong.",
         "{n} 题中，{fixed} 题由错变对，{broken} 题由对变错。",
@@ -129,10 +136,9 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "needs_none": ("More items would be needed to decide.", "需要更多题目才能判定。"),
     "nll_words": (
-        "That is the mean log-likelihood of a token in nats: it is below zero, and higher (nearer to zero) is better. "
-        "As a loss: {base} → {tuned} nats a token, so perplexity is {factor}.",
-        "这是每个 token 的平均对数似然（单位 nat）：小于零，越高（越接近零）越好。"
-        "换成损失即每 token {base} → {tuned} nat，困惑度为{factor}。",
+        "It is below zero; higher, that is nearer to zero, is better. As a loss: {base} → {tuned} nats a token, so "
+        "perplexity is {factor}.",
+        "该值小于零，越高（越接近零）越好。换成损失即每 token {base} → {tuned} nat，困惑度{factor}。",
     ),
     "nll_higher": ("{share} higher", "升高 {share}"),
     "nll_lower": ("{share} lower", "降低 {share}"),
@@ -141,17 +147,18 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "比较结果中没有任何整体维度的行，因此没有结论。",
     ),
     # Flags
-    "flag_lost-split": ("Lost on a part: {axis}, {split}", "部分下降：{axis}，{split}"),
+    "axis_split": ("{axis}, {split}", "{axis}，{split}"),
+    "flag_lost-split": ("Lost on a part: {part}", "部分下降：{part}"),
     "flag_lost-split_text": (
         "The axis as a whole is {whole}, but on “{split}” the tuned model is worse: {sentence}.",
         "该维度整体结论为“{whole}”，但在“{split}”上，微调后的模型变差：{sentence}。",
     ),
-    "flag_small-loss": ("Small loss: {axis}, {split}", "小幅下降：{axis}，{split}"),
+    "flag_small-loss": ("Small loss: {part}", "小幅下降：{part}"),
     "flag_small-loss_text": (
         "Within the margin, but certainly below the base model: {sentence}.",
         "在容许范围之内，但确定低于基座模型：{sentence}。",
     ),
-    "flag_other": ("{code}: {axis}, {split}", "{code}：{axis}，{split}"),
+    "flag_other": ("{code}: {part}", "{code}：{part}"),
     # Table by axis and split
     "table": ("By axis and split", "按维度与划分"),
     "col_part": ("Axis and split", "维度与划分"),
@@ -160,7 +167,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "col_tuned": ("Tuned", "微调后"),
     "col_difference": ("Difference, 95\u202f% interval", "差值及 95\u202f% 置信区间"),
     "col_bar": ("Interval", "区间"),
-    "col_flips": ("Fixed / broken", "变对 / 变错"),
+    "col_flips": ("Better / worse", "变好 / 变差"),
     "col_p": ("McNemar", "McNemar 检验"),
     "col_verdict": ("Verdict", "结论"),
     "col_needed": ("n needed", "所需题数"),
@@ -172,15 +179,16 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "to": ("{low} to {high}", "{low} 至 {high}"),
     "bar_legend": (
         "Bars: dot = difference, thick = 90\u202f% interval, thin with ends = 95\u202f% interval, solid line = no change, "
-        "dashed line = margin{margin}. Every metric has its own scale; right of the solid line is better.",
+        "dashed line = margin{margin}. Every metric has its own scale; right of the solid line is better. “Better / worse” counts items; where scores are 0 or 1 "
+        "these are the items fixed and broken.",
         "区间图：圆点为差值，粗线为 90\u202f% 区间，带端点的细线为 95\u202f% 区间，实线为无变化，虚线为容许界限{margin}。"
-        "各指标刻度不同；实线右侧表示更好。",
+        "各指标刻度不同；实线右侧表示更好。“变好 / 变差”为题数；得分为 0/1 时即由错变对与由对变错的题目。",
     ),
     "bar_margin": (" ({margin})", "（{margin}）"),
     "others": ("All other metrics ({n})", "其他全部指标（{n}）"),
     "numbers": ("Other measurements", "其他测量值"),
-    "extra_over_trigger": ("Calls a tool where none is needed", "无需工具时仍调用"),
-    "extra_invented_observations": ("Writes an Observation of its own", "自行编造 Observation"),
+    "extra_over_trigger": ("Tuned model names itself where nobody asked", "微调后模型在未被问及时自报身份"),
+    "extra_invented_observations": ("Tuned model makes up an Observation", "微调后模型自行编造 Observation"),
     "extra_seconds": ("Duration", "耗时"),
     "extra_peak_memory_bytes": ("Peak memory", "内存峰值"),
     "extra_base": ("base", "基座"),
@@ -337,8 +345,28 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "结果变化的题目：未提供两个模型的逐题得分。",
     ),
     # Metrics
-    "metric_strict_call": ("right call in full: tool and every argument", "调用完全正确：工具及全部参数"),
+    "metric_strict_call": (
+        "right in full (tool and every argument; no call where none is due)",
+        "完全正确（工具及全部参数；不该调用时不调用）",
+    ),
+    "metric_decision": ("right choice between call and answer", "调用与回答的选择正确"),
+    "metric_no_false_call": ("no call where an answer is due", "该回答时不调用"),
+    "metric_tool_name": ("share of right tool names", "工具名正确率"),
+    "metric_no_hallucinated_tool": ("no tool that was not offered", "不调用未提供的工具"),
+    "metric_key_f1": ("F1 over argument keys and values", "参数键值 F1"),
+    "metric_schema_valid": ("arguments fit the tool’s schema", "参数符合工具的模式"),
+    "metric_no_invented_observation": ("makes up no Observation", "不自行编造 Observation"),
+    "metric_format_valid": ("output readable as call or answer", "输出可解析为调用或回答"),
+    "metric_answer_rouge_l": ("Rouge-L of the final answer", "最终回答的 Rouge-L"),
+    "metric_name_hit": ("says its new name", "说出新的名字"),
+    "metric_author_hit": ("says its new author", "说出新的作者"),
+    "metric_no_old_identity": ("names no well-known model or maker", "不提及其他知名模型或厂商"),
+    "metric_no_over_trigger": ("does not name itself where nobody asked", "未被问及时不自报身份"),
+    "metric_general_accuracy_norm": ("share of right choices, per byte", "选择正确率（按字节归一）"),
     "metric_general_accuracy": ("share of right choices", "选择正确率"),
-    "metric_general_nll": ("log-likelihood of general text", "通用文本的对数似然"),
-    "metric_identity_hit": ("names its new name and author", "说出新的名字与作者"),
+    "metric_general_nll": (
+        "mean log-likelihood of a token of general text, in nats",
+        "通用文本每个 token 的平均对数似然（nat）",
+    ),
+    "metric_identity_hit": ("share of answers with the new name and author", "说出新名字与作者的比例"),
 }

@@ -25,13 +25,25 @@ from actune.evals.report_examples import (
     show_transcripts,
 )
 from actune.evals.report_numbers import count, fixed, plain, read_number, seconds, share, size
-from actune.evals.report_rows import SYMBOLS, Flag, Line, Mark, Verdict, mark, read_rows, split_rows, write_flags
-from actune.evals.report_rows import write_lines, write_verdicts
-from actune.evals.report_texts import LANGUAGES, Language, Words, label, named, same, words
+from actune.evals.report_rows import (
+    SYMBOLS,
+    Flag,
+    Line,
+    Mark,
+    Verdict,
+    mark,
+    read_rows,
+    split_rows,
+    write_flags,
+    write_lines,
+    write_verdicts,
+)
+from actune.evals.report_texts import LANGUAGES, LONGEST_LABEL, Language, Words, joined, label, named, same, words
 
 _WIDTHS = {"wide": 860, "narrow": 360}
 """The loss curve is drawn for both, so that its letters keep their size on a phone."""
 _MOST_EVALUATIONS = 50
+_RATES = ("over_trigger", "invented_observations")
 _LEFT_OUT_OF_NUMBERS = ("margin",)
 
 
@@ -49,7 +61,7 @@ class Curve:
     """The loss curve: drawings, what they say in words, and evaluation losses as a table."""
 
     drawings: tuple[Drawing, ...]
-    words: tuple[Words, ...]
+    words: Words
     evaluations: tuple[tuple[str, str], ...]
     title: Words
     more: Words | None
@@ -80,7 +92,7 @@ class Facts:
 class View:
     """The whole page; what is None or empty has no part in it, and `missing` says why."""
 
-    title: Words
+    name: Words | None
     plain_title: Mapping[Language, str]
     compared: Words
     about: tuple[Words, ...]
@@ -112,10 +124,9 @@ def build_view(data: ReportData, *, made: datetime.date) -> View:
     open_cards, folded_cards = show_transcripts(data.transcripts)
     raw_rows = data.comparison.get("rows") or ()
     primary = primary_metrics(raw_rows, data.tuned_scores)
-    title = same(data.title) if data.title else words("title")
     return View(
-        title=title,
-        plain_title={language: data.title or str(words("title").of(language)) for language in LANGUAGES},
+        name=same(data.title) if data.title else None,
+        plain_title={language: _plain_title(data.title, language) for language in LANGUAGES},
         compared=words("compared", base=_file(files[0]), tuned=_file(files[1])),
         about=_about(data.run, made),
         flags=write_flags(data.comparison, rows),
@@ -135,6 +146,11 @@ def build_view(data: ReportData, *, made: datetime.date) -> View:
         command=label(_command(files, margin)),
         missing=_missing(data),
     )
+
+
+def _plain_title(name: str, language: Language) -> str:
+    title = str(words("title").of(language))
+    return f"{name[:LONGEST_LABEL]} – {title}" if name else title
 
 
 def _files(comparison: Mapping[str, Any]) -> tuple[str, str]:
@@ -174,10 +190,12 @@ def _numbers(extra: Mapping[str, Any]) -> tuple[tuple[Words, Words], ...]:
     )
 
 
-def _measurement(name: str, value: Any) -> Words:
+def _measurement(name: str, value: object) -> Words:
     number = read_number(value)
     if number is not None:
         writers = {"seconds": seconds, "peak_memory_bytes": size}
+        if name in _RATES and isinstance(value, float) and 0 <= number <= 1:
+            return same(f"{fixed(100 * number, 1)}\u202f%")
         return same(writers.get(name, plain)(number))
     if isinstance(value, Mapping) and value:
         parts = [(named("extra", key), _measurement(name, part)) for key, part in value.items()]
@@ -231,7 +249,7 @@ def _curve(metrics: Sequence[Mapping[str, Any]]) -> Curve | None:
     hidden = len(evaluations) - _MOST_EVALUATIONS
     return Curve(
         drawings=drawings,
-        words=tuple(lines),
+        words=joined(lines),
         evaluations=tuple((count(point.step), fixed(point.value, 4)) for point in evaluations[:_MOST_EVALUATIONS]),
         title=words("eval_table", n=count(len(evaluations))),
         more=words("eval_more", n=count(hidden)) if hidden > 0 else None,
@@ -257,7 +275,7 @@ def _read_curve(metrics: Sequence[Mapping[str, Any]]) -> tuple[list[Point], list
     return train, evaluations, rates, gaps
 
 
-def _add(points: list[Point], step: float, value: Any) -> bool:
+def _add(points: list[Point], step: float, value: object) -> bool:
     number = read_number(value)
     if number is not None:
         points.append(Point(step=int(step), value=number))
@@ -270,7 +288,7 @@ def _labels(language: Language, lines: Sequence[Words]) -> LossLabels:
 
     return LossLabels(
         title=text("loss_title"),
-        description=" ".join(Markup(line.of(language)).unescape() for line in lines),
+        description=Markup(joined(lines).of(language)).striptags(),
         steps=text("steps_axis"),
         loss=text("loss_axis"),
         rate=text("rate_axis"),
@@ -367,14 +385,14 @@ def _code(text: object) -> Words:
     return Words(code, code)
 
 
-def _value(value: Any) -> Words:
+def _value(value: object) -> Words:
     if isinstance(value, float) and not math.isfinite(value):
         return same(value)
     return _code(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _at(content: Mapping[str, Any], *keys: str) -> Any:
-    value: Any = content
+def _at(content: Mapping[str, Any], *keys: str) -> object:
+    value: object = content
     for key in keys:
         if not isinstance(value, Mapping):
             return None
