@@ -1,0 +1,204 @@
+"""Items -> scores: prompts written and tokenised as in training, outputs parsed as the loop parses them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actune.agents.engine import Engine, Generation, Request
+from actune.core.errors import DataError, ModelError, RenderError
+from actune.core.types import Message
+from actune.evals.items import Score
+from actune.evals.metrics import rescore
+from actune.evals.tasks import Item
+from actune.render.dialects import Dialect
+from actune.render.encoder import EncodedTurn, Encoder
+
+# Items handed to the engine at once: enough for it to batch, few enough to show progress.
+CHUNK = 64
+CUT = "output-cut"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """An item in ids: what to generate, or the pairs (prompt, continuation) to score with their weights."""
+
+    item: Item
+    dialect: Dialect
+    request: Request | None = None
+    pairs: tuple[tuple[list[int], list[int]], ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+def evaluate(
+    items: Sequence[Item],
+    *,
+    engine: Engine,
+    encoder: Encoder,
+    max_tokens: int = 512,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Score]:
+    """Return the scores of all items, in their order and in the order of their measures; greedy decoding.
+
+    Everything is rendered before anything is generated, so an item that cannot be shown to the model stops at once.
+    `advance` is called once an item.
+
+    Raises:
+        RenderError, DataError: an item cannot be rendered; the message names it.
+        ModelError: an item is longer than the model's context, or has no finite likelihood.
+    """
+    asked = _Writer(encoder, max_tokens, getattr(engine, "context", None)).write_all(items)
+    scores: list[Score] = []
+    for start in range(0, len(asked), CHUNK):
+        chunk = asked[start : start + CHUNK]
+        outputs = _answer(chunk, engine)
+        for one, output in zip(chunk, outputs, strict=True):
+            scores.extend(_score(one.item, output))
+            advance()
+    return scores
+
+
+def read_generation(generation: Generation, dialect: Dialect, item: Item) -> dict[str, Any]:
+    """Return an output as it is stored: text, calls with raw arguments, and answer or error where they apply.
+
+    An output cut at a limit is an error: nobody knows what it would have become. What it has of an answer is kept.
+    """
+    cut = generation.reason in ("length", "time")
+    output: dict[str, Any] = {"text": generation.text, "calls": []}
+    try:
+        message = dialect.parse(generation.text, item.conversation.tools)
+    except DataError as error:
+        return output | {"error": CUT if cut else error.code}
+    if not message.tool_calls:
+        output["answer"] = message.content
+    elif not cut:
+        output["calls"] = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
+    return output | {"error": CUT} if cut else output
+
+
+class _Writer:
+    """Writes items for one model."""
+
+    def __init__(self, encoder: Encoder, max_tokens: int, context: int | None) -> None:
+        self._encoder = encoder
+        self._max_tokens = max_tokens
+        self._context = context
+        self._last: tuple[object, list[EncodedTurn]] = (None, [])
+
+    def write_all(self, items: Sequence[Item]) -> list[_Asked]:
+        return [self._write(item) for item in items]
+
+    def _write(self, item: Item) -> _Asked:
+        try:
+            if item.kind == "generate":
+                return self._write_generated(item)
+            return self._write_likelihood(item) if item.kind == "likelihood" else self._write_choices(item)
+        except (RenderError, DataError) as error:
+            where = f"{item.task}, item {item.id}: "
+            message = error.message if error.message.startswith(where) else where + error.message
+            raise type(error)(message, code=error.code, field=error.field, fix=error.fix) from error
+
+    def _write_generated(self, item: Item) -> _Asked:
+        # The whole row is encoded, not only the prompt: that is what checks that the template loses nothing.
+        turn = next(turn for turn in self._turns(item) if turn.turn.index == item.index)
+        prompt = turn.ids[: turn.start]
+        dialect = self._encoder.dialect_of(item.conversation)
+        room = self._max_tokens
+        if self._context is not None:
+            room = min(room, self._context - len(prompt))
+        if room <= 0:
+            raise self._too_long(item, len(prompt))
+        request = Request(prompt=prompt, stops=dialect.stops(), max_tokens=room)
+        return _Asked(item=item, dialect=dialect, request=request)
+
+    def _write_likelihood(self, item: Item) -> _Asked:
+        pairs, weights = [], []
+        for turn in self._turns(item):
+            if turn.weight > 0 and len(turn.ids) > turn.start:
+                pairs.append((turn.ids[: turn.start], turn.ids[turn.start :]))
+                weights.append(turn.weight)
+        if not pairs:
+            raise RenderError(
+                "no token of this row is trained, so there is no likelihood to measure",
+                code="nothing-trained",
+                fix="remove the row, or give an assistant message a weight",
+            )
+        return self._scored(item, pairs, weights)
+
+    def _write_choices(self, item: Item) -> _Asked:
+        pairs = []
+        for choice in item.choices:
+            message = Message(role="assistant", content=choice)
+            messages = (*item.conversation.messages[: item.index], message)
+            turn = self._encoder.encode_turns(replace(item.conversation, messages=messages))[-1]
+            pairs.append((turn.ids[: turn.start], turn.ids[turn.start :]))
+        return self._scored(item, pairs, [1.0] * len(pairs))
+
+    def _scored(self, item: Item, pairs: list[tuple[list[int], list[int]]], weights: list[float]) -> _Asked:
+        longest = max(len(prompt) + len(continuation) for prompt, continuation in pairs)
+        if self._context is not None and longest > self._context:
+            raise self._too_long(item, longest)
+        dialect = self._encoder.dialect_of(item.conversation)
+        return _Asked(item=item, dialect=dialect, pairs=tuple(pairs), weights=tuple(weights))
+
+    def _turns(self, item: Item) -> list[EncodedTurn]:
+        row, turns = self._last
+        if row is not item.conversation:  # the steps of a row come one after the other
+            turns = self._encoder.encode_turns(item.conversation)
+            self._last = (item.conversation, turns)
+        return turns
+
+    def _too_long(self, item: Item, tokens: int) -> ModelError:
+        return ModelError(
+            f"{item.task}, item {item.id} ({item.conversation.source}): {tokens} tokens do not fit into the model's "
+            f"context of {self._context}",
+            fix="take the row out of the task's data, or use a model with a longer context",
+        )
+
+
+def _answer(chunk: Sequence[_Asked], engine: Engine) -> list[dict[str, Any]]:
+    """Return the stored output of each item."""
+    requests = [one.request for one in chunk if one.request is not None]
+    generations = iter(engine.generate(requests) if requests else [])
+    pairs = [pair for one in chunk for pair in one.pairs]
+    likelihoods = iter(engine.score(pairs) if pairs else [])
+    outputs = []
+    for one in chunk:
+        if one.request is not None:
+            outputs.append(read_generation(next(generations), one.dialect, one.item))
+        else:
+            outputs.append(_sum_up(one, [next(likelihoods) for _ in one.pairs]))
+    return outputs
+
+
+def _sum_up(one: _Asked, likelihoods: Sequence[Sequence[float]]) -> dict[str, Any]:
+    sums = [math.fsum(values) for values in likelihoods]
+    if not all(math.isfinite(total) for total in sums):
+        raise ModelError(
+            f"{one.item.task}, item {one.item.id} ({one.item.conversation.source}): the model gives no finite likelihood",
+            fix="measure with --dtype fp32; if it stays, the weights are damaged",
+        )
+    if one.item.kind == "choice":
+        return {"log_likelihoods": sums, "tokens": [len(values) for values in likelihoods]}
+    total = math.fsum(weight * value for weight, value in zip(one.weights, sums, strict=True))
+    tokens = math.fsum(weight * len(values) for weight, values in zip(one.weights, likelihoods, strict=True))
+    return {"log_likelihood": total, "tokens": int(tokens) if tokens == int(tokens) else tokens}
+
+
+def _score(item: Item, output: dict[str, Any]) -> list[Score]:
+    return [
+        Score(
+            id=item.id,
+            task=item.task,
+            axis=item.axis,
+            split=item.split,
+            cluster=item.cluster,
+            metric=measure.metric,
+            score=rescore(measure.metric, output, measure.gold),
+            output=output,
+            gold=dict(measure.gold),
+        )
+        for measure in item.measures
+    ]
