@@ -19,12 +19,9 @@ from actune.core.errors import DataError
 from actune.core.types import ToolCall, ToolSpec
 
 # Longer names are no names; bounds every look for the end of one.
-_NAME_LIMIT = 256
+NAME_LIMIT = 256
 _DECODER = json.JSONDecoder()
-_PLAIN_NAME = re.compile(r"[^\s\"'<>(){}\[\]=,]{1,256}")
 _FAULTS = (ValueError, RecursionError)
-
-Kind = Literal["text", "other", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +259,7 @@ class Named:
 
     def _read_word(self, text: str, begin: int, at: int, number: int, following: str | None) -> tuple[str, int]:
         """Return a name or id up to the next literal, and where the next slot begins."""
-        window = text[at : at + 2 * _NAME_LIMIT]
+        window = text[at : at + 2 * NAME_LIMIT]
         if following is None:
             ends = [m.start() for one in (self.tail.more, self.tail.end) if one and (m := _find(window, one))]
             size, skip = (min(ends), min(ends)) if ends else (len(window), len(window))
@@ -272,7 +269,7 @@ class Named:
             match = _find(window, self.between[number])
             size, skip = (match.start(), match.end()) if match is not None else (-1, -1)
         word = window[: max(size, 0)].strip()
-        if size < 0 or not word or len(word) > _NAME_LIMIT or "\n" in word:
+        if size < 0 or not word or len(word) > NAME_LIMIT or "\n" in word:
             raise unreadable(text, "a name and what follows it are missing", begin)
         return word, at + skip
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Message, ToolCall, ToolSpec
+from actune.core.values import read_value
 from actune.render.chat import ChatRenderer
 from actune.render.native_calls import Envelope, Form, Named, Tail, decode_json
+from actune.render.native_pairs import Pairs, Value, read_quoted
 
 Slot = Literal["reasoning", "text", "calls"]
 
@@ -96,9 +98,10 @@ def write(renderer: ChatRenderer, before: Sequence[Message], message: Message, t
 
 def learn(renderer: ChatRenderer) -> Learnt:
     """Return the layouts of answers and the form of calls that a template shows."""
-    form, marks, reason = None, None, renderer.profile.reason
+    form: Form | None = None
+    reason = renderer.profile.reason
     if renderer.profile.arguments is not None:
-        form, marks, reason = _learn_form(renderer)
+        form, reason = _learn_form(renderer)
     frames: dict[tuple[tuple[Slot, ...], tuple[str, ...]], Frame] = {}
     for (before, tools), (thinks, says, calls) in product(_contexts(), product((True, False), repeat=3)):
         if (calls and (form is None or not tools)) or not (says or calls):
@@ -110,28 +113,33 @@ def learn(renderer: ChatRenderer) -> Learnt:
             tool_calls=(_call(0),) if calls else (),
         )
         text = write(renderer, before, message, tools)
-        frame = None if text is None else _find_frame(text, calls=calls, form=form, marks=marks)
+        frame = None if text is None else _find_frame(text, calls=calls, form=form)
         if frame is not None:
             frames.setdefault((frame.slots, frame.literals), frame)
     if form is not None and not any("calls" in frame.slots for frame in frames.values()):
         form, reason = None, "a call is not written as an answer to the prompt"
+    if isinstance(form, Pairs):
+        final = all(frame.slots[-1] == "calls" for frame in frames.values() if "calls" in frame.slots)
+        form = replace(form, final=final)
     return Learnt(frames=_order(frames.values()), form=form, reason=reason)
 
 
-def _learn_form(renderer: ChatRenderer) -> tuple[Form | None, Any, str | None]:
+def _learn_form(renderer: ChatRenderer) -> tuple[Form | None, str | None]:
     for before, tools in _contexts()[:2]:
         for reasoning, text in (("", ""), (_REASONING, ""), ("", _TEXT), (_REASONING, _TEXT)):
-            message = Message(role="assistant", content=text, reasoning=reasoning, tool_calls=(_call(0),))
-            one = write(renderer, before, message, tools)
-            two = write(renderer, before, replace(message, tool_calls=(_call(0), _call(1))), tools)
-            if one is None or not all(word in one for word in (_NAMES[0], _KEYS[0], _VALUES[0])):
-                continue
-            form = _find_envelope(one, two) or _find_named(one, two)
-            return form, None, None if form is not None else "the form of the call is unknown"
-    return None, None, "a call is not written as an answer to the prompt"
+            message = Message(role="assistant", content=text, reasoning=reasoning)
+
+            def show(*calls: ToolCall, message: Message = message) -> str | None:
+                return write(renderer, before, replace(message, tool_calls=calls), tools)  # noqa: B023
+
+            one, two = show(_call(0)), show(_call(0), _call(1))
+            if one is not None and all(word in one for word in (_NAMES[0], _KEYS[0], _VALUES[0])):
+                form = _find_envelope(one, two) or _find_named(one, two) or _find_pairs(show)
+                return form, None if form is not None else "the form of the call is unknown"
+    return None, "a call is not written as an answer to the prompt"
 
 
-def _find_frame(text: str, *, calls: bool, form: Form | None, marks: Any) -> Frame | None:  # noqa: ANN401
+def _find_frame(text: str, *, calls: bool, form: Form | None) -> Frame | None:
     """Split what was rendered at its words."""
     spans: list[tuple[int, int, Slot]] = []
     for slot, words in (("reasoning", _REASONING), ("text", _TEXT)):
@@ -173,6 +181,11 @@ def _locate(text: str, form: Form | None) -> tuple[int, int] | None:
             places["arguments"] = arguments[0]
             ends = {"arguments": arguments[1]} | {slot: places[slot] + len(word) for word, slot in words}
             start, end = places[form.slots[0]], ends[form.slots[-1]]
+        case Pairs():
+            start = text.find(_NAMES[0])
+            end = text.find(_VALUES[0]) + len(_VALUES[0])
+            value = form.text or form.other
+            return start, max(text.find(value.tail.end, end), end) + len(value.tail.end)
         case _:
             return None
     tail = form.tail.end
@@ -287,6 +300,71 @@ def _named_spans(
     if (at := text.find(_IDS[number], start)) >= 0:
         spans.append((at, at + len(_IDS[number]), "id"))
     return sorted(spans)
+
+
+_NUMBER = 86420
+_HARD = "a\"b'c\\d\ne é"
+_DEEP: dict[str, Any] = {_KEYS[1]: [_VALUES[1], 7, True]}
+
+
+def _find_pairs(show: Callable[..., str | None]) -> Pairs | None:
+    """Return the form of keys and values between markers: what stands around a string, a number, and no argument."""
+    text = _find_value(show, _VALUES[0], _VALUES[0])
+    other = _find_value(show, _NUMBER, str(_NUMBER))
+    if text is None or other is None:
+        return None
+    lead, strings = text
+    _, others = other
+    empty, empties = show(_call(0, {})), show(_call(0, {}), _call(1))
+    none = None
+    if empty is not None and _NAMES[0] in empty:
+        none = Tail(_between(empties, _NAMES[0], _NAMES[1]), _until_text(empty.split(_NAMES[0], 1)[1]))
+    written = _written(show, strings, _HARD)
+    if written is None or not strings.opens.strip() or not others.opens.strip():
+        return None
+    bare: Value | None = strings
+    if written != _HARD:
+        edge = strings.opens[len(others.opens) :] if strings.opens.startswith(others.opens) else ""
+        if not edge or read_value(edge + written + edge) != _HARD:
+            return None
+        bare = None
+    quote = None
+    deep = _written(show, others, _DEEP)
+    if deep is not None and read_value(deep) != _DEEP:
+        quote = strings.opens[len(others.opens) :] if strings.opens.startswith(others.opens) else None
+        if not quote or read_quoted(deep, quote) != _DEEP:
+            return None
+    return Pairs(lead=lead, text=bare, other=others, empty=none, quote=quote)
+
+
+def _find_value(show: Callable[..., str | None], value: Any, shown: str) -> tuple[str, Value] | None:  # noqa: ANN401
+    """Return what stands between name and key, and what stands around a value."""
+    one, two = show(_call(0, {_KEYS[0]: value})), show(_call(0, {_KEYS[0]: value}), _call(1))
+    both = show(_call(0, {_KEYS[0]: value, _KEYS[1]: _VALUES[1]}))
+    lead, opens = _between(one, _NAMES[0], _KEYS[0]), _between(one, _KEYS[0], shown)
+    if one is None or lead is None or opens is None:
+        return None
+    end = one.index(shown, one.index(_KEYS[0])) + len(shown)
+    tail = Tail(_between(two, shown, _NAMES[1]), _until_text(one[end:]))
+    return lead, Value(opens=opens, key=_between(both, shown, _KEYS[1]), tail=tail)
+
+
+def _between(text: str | None, left: str, right: str) -> str | None:
+    """Return what stands between two words, None when they are not there."""
+    if text is None or left not in text:
+        return None
+    rest = text.split(left, 1)[1]
+    return rest.split(right, 1)[0] if right in rest else None
+
+
+def _written(show: Callable[..., str | None], value: Value, content: Any) -> str | None:  # noqa: ANN401 - JSON
+    """Return how a value is written between the marks of its kind."""
+    text = show(_call(0, {_KEYS[0]: content}))
+    if text is None or _KEYS[0] + value.opens not in text:
+        return None
+    rest = text.split(_KEYS[0] + value.opens, 1)[1]
+    place = rest.rfind(value.tail.end) if value.tail.end else len(rest)
+    return rest[:place] if place >= 0 else None
 
 
 # --- trials ---
