@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actune.agents.engine import Engine, Generation, Request
+from actune.core import react
 from actune.core.errors import DataError, ModelError, RenderError
 from actune.core.types import Message
 from actune.evals.items import Score
 from actune.evals.metrics import rescore
 from actune.evals.tasks import Item
-from actune.render.dialects import Dialect
-from actune.render.encoder import EncodedTurn, Encoder
+from actune.render.conformance import find_losses
+from actune.render.dialects import Dialect, Turn
+from actune.render.encoder import Encoder
+from actune.render.native import learn_format
 
 # Items handed to the engine at once: enough for it to batch, few enough to show progress.
 CHUNK = 64
@@ -60,6 +63,15 @@ def evaluate(
     return scores
 
 
+def check_items(items: Sequence[Item], *, encoder: Encoder, max_tokens: int = 512, context: int | None = None) -> None:
+    """Write all items as `evaluate` will, without a model: what cannot be measured is found before the weights load.
+
+    Raises:
+        RenderError, DataError, ModelError: as `evaluate`.
+    """
+    _Writer(encoder, max_tokens, context).write_all(items)
+
+
 def read_generation(generation: Generation, dialect: Dialect, item: Item) -> dict[str, Any]:
     """Return an output as it is stored: text, calls with raw arguments, and answer or error where they apply.
 
@@ -85,7 +97,8 @@ class _Writer:
         self._encoder = encoder
         self._max_tokens = max_tokens
         self._context = context
-        self._last: tuple[object, list[EncodedTurn]] = (None, [])
+        self._unread: str | None = None  # why native calls cannot be read back; learnt once, when one is wanted
+        self._learnt = False
 
     def write_all(self, items: Sequence[Item]) -> list[_Asked]:
         return [self._write(item) for item in items]
@@ -96,15 +109,14 @@ class _Writer:
                 return self._write_generated(item)
             return self._write_likelihood(item) if item.kind == "likelihood" else self._write_choices(item)
         except (RenderError, DataError) as error:
-            where = f"{item.task}, item {item.id}: "
-            message = error.message if error.message.startswith(where) else where + error.message
+            message = f"{item.task}, item {item.id}: {error.message}"
             raise type(error)(message, code=error.code, field=error.field, fix=error.fix) from error
 
     def _write_generated(self, item: Item) -> _Asked:
-        # The whole row is encoded, not only the prompt: that is what checks that the template loses nothing.
-        turn = next(turn for turn in self._turns(item) if turn.turn.index == item.index)
-        prompt = turn.ids[: turn.start]
         dialect = self._encoder.dialect_of(item.conversation)
+        text = dialect.prompt(item.conversation, item.index)
+        self._check_prompt(item, dialect, text)
+        prompt = self._encoder.renderer.tokenizer.encode(text)
         room = self._max_tokens
         if self._context is not None:
             room = min(room, self._context - len(prompt))
@@ -113,9 +125,30 @@ class _Writer:
         request = Request(prompt=prompt, stops=dialect.stops(), max_tokens=room)
         return _Asked(item=item, dialect=dialect, request=request)
 
+    def _check_prompt(self, item: Item, dialect: Dialect, prompt: str) -> None:
+        """Refuse a prompt that lacks something of the row, and a format in which the gold could never be met."""
+        row, profile = item.conversation, self._encoder.renderer.profile
+        # Only the prompt is judged here; an empty answer takes the place of the gold.
+        blank = Message(role="assistant")
+        asked = replace(row, messages=(*row.messages[: item.index], blank))
+        turn = Turn(index=item.index, prompt=prompt, completion=react.write_step(blank))
+        losses = find_losses(asked, [turn], dialect=dialect.name, stops=profile.stops)
+        if losses:
+            raise RenderError(losses[0].message, code=losses[0].code, field=losses[0].field, fix=losses[0].fix)
+        if dialect.name == "chat" and row.messages[item.index].tool_calls:
+            if not self._learnt:
+                self._unread, self._learnt = learn_format(self._encoder.renderer).reason, True
+            if self._unread is not None:
+                raise RenderError(
+                    f"calls of this chat template cannot be read back, so no call can be scored: {self._unread}",
+                    code="calls-unread",
+                    field=f"messages[{item.index}].tool_calls",
+                    fix="use --dialect react, or give another template with --chat_template",
+                )
+
     def _write_likelihood(self, item: Item) -> _Asked:
         pairs, weights = [], []
-        for turn in self._turns(item):
+        for turn in self._encoder.encode_turns(item.conversation):
             if turn.weight > 0 and len(turn.ids) > turn.start:
                 pairs.append((turn.ids[: turn.start], turn.ids[turn.start :]))
                 weights.append(turn.weight)
@@ -142,13 +175,6 @@ class _Writer:
             raise self._too_long(item, longest)
         dialect = self._encoder.dialect_of(item.conversation)
         return _Asked(item=item, dialect=dialect, pairs=tuple(pairs), weights=tuple(weights))
-
-    def _turns(self, item: Item) -> list[EncodedTurn]:
-        row, turns = self._last
-        if row is not item.conversation:  # the steps of a row come one after the other
-            turns = self._encoder.encode_turns(item.conversation)
-            self._last = (item.conversation, turns)
-        return turns
 
     def _too_long(self, item: Item, tokens: int) -> ModelError:
         return ModelError(
