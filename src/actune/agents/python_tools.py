@@ -91,6 +91,8 @@ def _find_functions(module: types.ModuleType, path: Path) -> Iterator[tuple[str,
             if not name.startswith("_") and _is_function(value) and value.__module__ == module.__name__:
                 yield name, value
         return
+    if not isinstance(exported, (list, tuple)) or not all(isinstance(name, str) for name in exported):
+        raise ConfigError(f"{path}: __all__ is no list of names", fix="correct __all__")
     for name in exported:
         if not hasattr(module, name):
             raise ConfigError(f"{path}: __all__ names {name!r}, which is not there", fix="correct __all__")
@@ -168,11 +170,12 @@ def _read_signature(function: Callable[..., Any], doc: Doc, where: str) -> tuple
         hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     except Exception as error:
         raise ConfigError(f"{where}: the annotations cannot be read: {error}", fix="correct them") from error
+    optional: Any = NotRequired  # types are made from values here, which a type checker does not follow
     fields: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         _check_parameter(name, parameter, hints, where)
         kind = _describe_type(hints[name], doc.parameters.get(name))
-        fields[name] = kind if parameter.default is parameter.empty else NotRequired[kind]
+        fields[name] = kind if parameter.default is parameter.empty else optional[kind]
     unknown = [name for name in doc.parameters if name not in fields]
     if unknown:
         raise ConfigError(
@@ -180,7 +183,7 @@ def _read_signature(function: Callable[..., Any], doc: Doc, where: str) -> tuple
             fix="correct the name in the docstring or in the signature",
         )
     try:
-        record: Any = TypedDict("Arguments", fields)
+        record: Any = TypedDict("Arguments", fields)  # pyrefly: ignore[invalid-argument]
         record.__pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": False}
         adapter: TypeAdapter[Any] = TypeAdapter(record)
         written = _inline(_strip(adapter.json_schema()))
