@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 # A pair of keys and values [1, heads, tokens, dim] for every layer.
 Layers = tuple[tuple[Tensor, Tensor], ...]
@@ -22,8 +23,11 @@ def build_cache(layers: Layers) -> DynamicCache:
     what it sees. That is what makes its content a prefix of any longer one.
     """
     cache = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        cache.update(keys, values, index)
+    for keys, values in layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values  # never written to: a layer grows by making new tensors
+        cache.layers.append(layer)
     return cache
 
 
