@@ -19,7 +19,7 @@ from actune.evals.report_texts import Words, named, reveal, same, words
 LONGEST = 20_000
 """Of a text, so many characters stand in the page; the rest is cut, and the page says so and where the whole stands."""
 
-_HEADS = {"output": 1500, "observation": 600, "prompt": 300}
+_HEADS = {"output": 800, "observation": 600, "prompt": 300}
 """So many characters of each kind are open; the others are folded."""
 _PROMPT_END = 600
 _OPEN_TRANSCRIPTS = 12

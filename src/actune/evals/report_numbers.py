@@ -63,7 +63,7 @@ def plain(value: float) -> str:
 
 def seconds(value: float) -> str:
     """Return a duration: 12.3 s, 4 min 05 s, 2 h 03 min."""
-    if value < 60:
+    if value < 59.95:
         return f"{value:.1f} s"
     whole = round(value)
     if whole < 3600:

@@ -175,7 +175,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "col_metric": ("Metric", "指标"),
     "col_split": ("Split", "划分"),
     "col_axis": ("Axis", "维度"),
-    "n_needed": ("needs n ≈ {n}", "约需 n ≈ {n}"),
+    "n_needed": ("needs n\u00a0≈\u00a0{n}", "约需 n\u00a0≈\u00a0{n}"),
     "to": ("{low} to {high}", "{low} 至 {high}"),
     "bar_legend": (
         "Bars: dot = difference, thick = 90\u202f% interval, thin with ends = 95\u202f% interval, solid line = no change, "
@@ -187,10 +187,11 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "bar_margin": (" ({margin})", "（{margin}）"),
     "others": ("All other metrics ({n})", "其他全部指标（{n}）"),
     "numbers": ("Other measurements", "其他测量值"),
-    "extra_over_trigger": ("Tuned model names itself where nobody asked", "微调后模型在未被问及时自报身份"),
-    "extra_invented_observations": ("Tuned model makes up an Observation", "微调后模型自行编造 Observation"),
+    "extra_over_trigger": ("Names itself where nobody asked", "未被问及时自报身份"),
+    "extra_invented_observations": ("Makes up an Observation", "自行编造 Observation"),
     "extra_seconds": ("Duration", "耗时"),
     "extra_peak_memory_bytes": ("Peak memory", "内存峰值"),
+    "of_tuned": ("{value} (tuned)", "{value}（微调后）"),
     "extra_base": ("base", "基座"),
     "extra_tuned": ("tuned", "微调后"),
     # Training

@@ -38,7 +38,18 @@ from actune.evals.report_rows import (
     write_lines,
     write_verdicts,
 )
-from actune.evals.report_texts import LANGUAGES, LONGEST_LABEL, Language, Words, joined, label, named, same, words
+from actune.evals.report_texts import (
+    LANGUAGES,
+    LONGEST_LABEL,
+    Language,
+    Words,
+    joined,
+    label,
+    named,
+    reveal,
+    same,
+    words,
+)
 
 _WIDTHS = {"wide": 860, "narrow": 360}
 """The loss curve is drawn for both, so that its letters keep their size on a phone."""
@@ -150,7 +161,8 @@ def build_view(data: ReportData, *, made: datetime.date) -> View:
 
 def _plain_title(name: str, language: Language) -> str:
     title = str(words("title").of(language))
-    return f"{name[:LONGEST_LABEL]} – {title}" if name else title
+    # The title of a window holds no elements, so what is unseen is named without its frame.
+    return f"{reveal(name[:LONGEST_LABEL]).striptags()} – {title}" if name else title
 
 
 def _files(comparison: Mapping[str, Any]) -> tuple[str, str]:
@@ -184,10 +196,15 @@ def _command(files: tuple[str, str], margin: float | None) -> str:
 
 def _numbers(extra: Mapping[str, Any]) -> tuple[tuple[Words, Words], ...]:
     return tuple(
-        (named("extra", name), _measurement(str(name), value))
+        (named("extra", name), _whose(name, value, _measurement(str(name), value)))
         for name, value in extra.items()
         if name not in _LEFT_OUT_OF_NUMBERS
     )
+
+
+def _whose(name: str, value: object, shown: Words) -> Words:
+    """Say of a rate without a side that it is the tuned model's."""
+    return words("of_tuned", value=shown) if name in _RATES and read_number(value) is not None else shown
 
 
 def _measurement(name: str, value: object) -> Words:
