@@ -183,7 +183,7 @@ def _read_signature(function: Callable[..., Any], doc: Doc, where: str) -> tuple
             fix="correct the name in the docstring or in the signature",
         )
     try:
-        record: Any = TypedDict("Arguments", fields)  # pyrefly: ignore[invalid-argument]
+        record: Any = TypedDict("Arguments", fields)  # pyrefly: ignore[not-callable]
         record.__pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": False}
         adapter: TypeAdapter[Any] = TypeAdapter(record)
         written = _inline(_strip(adapter.json_schema()))
