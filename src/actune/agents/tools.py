@@ -61,6 +61,15 @@ class Tool:
     inline: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A call that can be made: by a tool, or (None) by a person."""
+
+    call: ToolCall
+    tool: Tool | None
+    arguments: dict[str, Any]
+
+
 class Toolbox:
     """The tools of an agent: their descriptions, and who answers."""
 
@@ -89,41 +98,42 @@ class Toolbox:
         return self._ask is not None
 
     def call(self, call: ToolCall, specs: Sequence[ToolSpec] | None = None) -> Observation:
-        """Make one call; see `call_all`."""
-        return self.call_all([call], specs=specs)[0]
+        """Make one call; see `call_each`."""
+        return self.call_each([(call, specs)])[0]
 
     def call_all(self, calls: Sequence[ToolCall], *, specs: Sequence[ToolSpec] | None = None) -> list[Observation]:
+        """Make the calls of one conversation; see `call_each`."""
+        return self.call_each([(call, specs) for call in calls])
+
+    def call_each(self, wanted: Sequence[tuple[ToolCall, Sequence[ToolSpec] | None]]) -> list[Observation]:
         """Make calls and return their Observations, in order; tools that allow it run side by side.
 
-        `specs` are the tools that the conversation lists, `self.specs` unless given: a call is held to what the model
-        was told. A person and recorded observations are asked one after the other, in the order of the calls.
+        Beside each call are the tools that its conversation lists (None: `self.specs`): a call is held to what the
+        model was told. A person and recorded observations are asked one after the other, in the order of the calls.
         """
-        results: dict[int, Observation] = {}
-        planned: list[tuple[int, ToolCall, Tool | None, dict[str, Any]]] = []
-        for index, call in enumerate(calls):
-            planned_or_refused = self._plan(call, specs)
-            if isinstance(planned_or_refused, Observation):
-                results[index] = planned_or_refused
-            else:
-                planned.append((index, call, *planned_or_refused))
-        threaded = [(index, tool, given) for index, _, tool, given in planned if tool is not None and tool.parallel]
-        for batch in _batches([entry for entry in threaded if not entry[1].inline], _PARALLEL):
-            answers = self._run([(tool, given) for _, tool, given in batch])
+        plans = [self._plan(call, specs) for call, specs in wanted]
+        results = {index: plan for index, plan in enumerate(plans) if isinstance(plan, Observation)}
+        free = [
+            (index, plan.tool, plan.arguments)
+            for index, plan in enumerate(plans)
+            if isinstance(plan, _Plan) and plan.tool is not None and plan.tool.parallel and not plan.tool.inline
+        ]
+        for start in range(0, len(free), _PARALLEL):
+            batch = free[start : start + _PARALLEL]
+            answers = self._run([(tool, arguments) for _, tool, arguments in batch])
             results |= {index: answer for (index, _, _), answer in zip(batch, answers, strict=True)}
-        for index, call, tool, given in planned:
-            if index not in results:
-                results[index] = self._answer(call, tool, given)
-        return [results[index] for index in range(len(calls))]
+        for index, plan in enumerate(plans):
+            if index not in results and isinstance(plan, _Plan):
+                results[index] = self._answer(plan)
+        return [results[index] for index in range(len(plans))]
 
     def close(self) -> None:
         """Let go of what the tools hold."""
 
     # --- checks -----------------------------------------------------------------------------------------------------
 
-    def _plan(
-        self, call: ToolCall, specs: Sequence[ToolSpec] | None
-    ) -> tuple[Tool | None, dict[str, Any]] | Observation:
-        """Return (tool, None for a person; arguments), or why the call is not made."""
+    def _plan(self, call: ToolCall, specs: Sequence[ToolSpec] | None) -> _Plan | Observation:
+        """Return what to do, or why the call is not made."""
         listed = self.specs if specs is None else specs
         spec = next((one for one in listed if one.name == call.name), None)
         tool = self._tools.get(call.name)
@@ -139,7 +149,7 @@ class Toolbox:
             problems = find_problems(spec, arguments)
             if problems:
                 return self._refuse("arguments-invalid", write_problems(call.name, problems))
-        return tool, arguments
+        return _Plan(call, tool, arguments)
 
     def _refuse(self, code: str, text: str) -> Observation:
         return self._observe(ToolFailure(code, text), 0.0)
@@ -164,15 +174,15 @@ class Toolbox:
             return self._observe(running.value, running.seconds)
         return self._observe(ToolFailure("tool-timeout", f"no answer within {self._seconds:g} s"), running.seconds)
 
-    def _answer(self, call: ToolCall, tool: Tool | None, arguments: dict[str, Any]) -> Observation:
-        if tool is not None and not tool.inline:
-            return self._run([(tool, arguments)])[0]
+    def _answer(self, plan: _Plan) -> Observation:
+        if plan.tool is not None and not plan.tool.inline:
+            return self._run([(plan.tool, plan.arguments)])[0]
         started = time.perf_counter()
-        if tool is not None:
-            value = _guard(tool, arguments)()
+        if plan.tool is not None:
+            value = _guard(plan.tool, plan.arguments)()
         else:
             assert self._ask is not None
-            value = self._ask(call)  # what the person's terminal raises is not the model's business
+            value = self._ask(plan.call)  # what the person's terminal raises is not the model's business
         return self._observe(value, time.perf_counter() - started)
 
     def _observe(self, value: str | ToolFailure, seconds: float) -> Observation:
@@ -223,10 +233,6 @@ def _describe(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - foreign code again
         text = ""
     return f"{kind}: {text}" if text else kind
-
-
-def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _quote(name: str) -> str:

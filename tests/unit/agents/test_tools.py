@@ -189,6 +189,17 @@ def test_a_call_is_held_to_what_the_conversation_lists():
     assert toolbox.call(call("weather", {"city": "x"}), ()).error == "unknown-tool"
 
 
+def test_calls_of_several_conversations_are_each_held_to_their_own_list():
+    toolbox = box(tool("t", lambda given: given))
+    text, number = (
+        [ToolSpec(name="t", parameters={"type": "object", "properties": {"a": {"type": kind}}})]
+        for kind in ("string", "integer")
+    )
+    wanted = [(call("t", {"a": value}), listed) for value in ("x", 1) for listed in (text, number, [])]
+    errors = [answer.error for answer in toolbox.call_each(wanted)]
+    assert errors == [None, "arguments-invalid", "unknown-tool", "arguments-invalid", None, "unknown-tool"]
+
+
 def test_an_api_list_is_held_to_what_it_can_express():
     listed = (
         {"name": "image", "description": "", "required": "True"},
