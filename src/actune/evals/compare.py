@@ -15,6 +15,7 @@ Level = Literal["metric", "split", "axis"]
 Verdict = Literal["gained", "lost", "kept", "undecided"]
 Key = tuple[str, str, str]
 
+FLAG_CODES = ("lost-split", "small-loss", "few-items", "few-clusters", "axis-missing", "gold-differs")
 _SHOWN = 5  # items listed in a message
 _FEW_ITEMS = 30
 _FEW_CLUSTERS = 10
