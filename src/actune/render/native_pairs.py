@@ -19,7 +19,7 @@ from actune.render.native_calls import NAME_LIMIT, Tail, compile_literal, unread
 
 Next = Literal["key", "call", "end"]
 # Ends of one value that are tried until what stands before is readable.
-_ENDS = 8
+_ENDS = 32
 _PLAIN = re.compile(r"[^\s\"'<>(){}\[\]=,:]{1,256}")
 _UNREAD = object()
 
@@ -145,8 +145,9 @@ class _Reader:
         if found is None:
             return None
         key = window[: found.start()]
-        if key not in self._properties(name) and (key := key.strip()) not in self._properties(name):
-            if _PLAIN.fullmatch(key) is None:
+        if key not in self._properties(name):
+            key = key.strip()
+            if key not in self._properties(name) and _PLAIN.fullmatch(key) is None:
                 return None
         return key, str(found.lastgroup), at + found.end()
 
@@ -171,7 +172,7 @@ class _Reader:
                 break
         if first is None:
             raise unreadable(self._text, f"the value of {key!r} does not end", at)
-        if self._form.text is None:
+        if kind == "other":  # strings are marked as such, so this is none
             raise unreadable(self._text, f"the value of {key!r} is no literal", at)
         return first
 
@@ -229,7 +230,7 @@ def read_quoted(text: str, quote: str) -> Any:  # noqa: ANN401 - any JSON value
     """Return a value whose strings stand in `quote` and whose keys stand bare; None when it is none."""
     mark = re.escape(quote)
     token = re.compile(
-        rf"{mark}(?P<string>(?:(?!{mark}).)*){mark}|(?P<sign>[{{}}\[\],:])|(?P<blank>\s+)|(?P<word>[^\s{{}}\[\],:]+)",
+        rf"{mark}(?P<string>(?:(?!{mark}).)*){mark}|(?P<sign>[{{}}\[\],:])|(?P<word>(?:(?!{mark})[^{{}}\[\],:])+)",
         re.DOTALL,
     )
     pieces: list[str] = []
@@ -239,11 +240,13 @@ def read_quoted(text: str, quote: str) -> Any:  # noqa: ANN401 - any JSON value
         if found is None:
             return None
         at = found.end()
-        if (string := found.group("string")) is not None:
+        string, word = found.group("string"), found.group("word")
+        if string is not None:
             pieces.append(json.dumps(string))
-        elif (word := found.group("word")) is not None:
-            bare = text[at : at + 1] == ":"
-            pieces.append(json.dumps(word) if bare else _WORDS.get(word, word))
+        elif word is not None and text[at : at + 1] == ":":
+            pieces.append(json.dumps(word.lstrip()))
+        elif word is not None:
+            pieces.append(_WORDS.get(word.strip(), word.strip()))
         else:
             pieces.append(found.group())
     try:

@@ -427,9 +427,10 @@ def _trial(
     if text is None:
         return None
     shown = message
-    for field in ("reasoning", "content"):
-        if getattr(shown, field).strip() not in text:
-            shown = replace(shown, **{field: ""})
+    if message.reasoning.strip() not in text:
+        shown = replace(shown, reasoning="")
+    if message.content.strip() not in text:
+        shown = replace(shown, content="")
     if len(shown.tool_calls) > sum(text.count(name) for name in {call.name for call in shown.tool_calls}):
         return None
     swapped = None
