@@ -16,8 +16,9 @@ from actune.evals.report_texts import LANGUAGES, Words, joined, named, same, wor
 SYMBOLS = {"gained": "▲", "lost": "▼", "kept": "＝", "undecided": "?"}
 _AXES = ("agent", "general", "identity")
 _SPLITS = ("all", "held-in", "held-out", "no-tool")
-_FLAGS = ("lost-split", "small-loss")
+_FLAGS = ("lost-split", "small-loss", "axis-missing", "gold-differs", "few-items", "few-clusters")
 """The order of flags; others follow."""
+_WITH_ROW = ("lost-split", "small-loss", "few-items", "few-clusters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,16 +142,23 @@ def write_flags(comparison: Mapping[str, Any], rows: Sequence[Row]) -> tuple[Fla
 def split_rows(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     """Return the rows of the main table (primary metrics by axis and split) and all others.
 
-    An axis that is not split has one row, not a second one that says the same.
+    What is measured once stands there once: an axis that is not split has no row of its split, and a primary metric
+    of the only task of its axis has no row of the task.
     """
-    main, others = [], []
+    main: list[Row] = []
+    others: list[Row] = []
     for row in rows:
         if row.level == "axis" or (row.level == "split" and row.primary):
             if row.level == "axis" or row.split != "all":
                 main.append(row)
         else:
             others.append(row)
-    return main, others
+    shown = {_measured(row) for row in main}
+    return main, [row for row in others if _measured(row) not in shown]
+
+
+def _measured(row: Row) -> tuple[object, ...]:
+    return (row.axis, row.metric, row.split, row.n, row.base, row.tuned, row.ci95)
 
 
 def write_lines(rows: Sequence[Row]) -> tuple[Line, ...]:
@@ -202,24 +210,36 @@ def _notes(row: Row) -> Words:
 
 
 def _flag(flag: Mapping[str, Any], rows: Sequence[Row]) -> Flag:
-    code, axis, split = (str(flag.get(key, "")) for key in ("code", "axis", "split"))
-    part = (
-        named("axis", axis)
-        if split == "all"
-        else words("axis_split", axis=named("axis", axis), split=named("split", split))
-    )
-    names = {"part": part, "split": named("split", split)}
-    level = "axis" if split == "all" else "split"
-    row = next((row for row in rows if (row.level, row.axis, row.split) == (level, axis, split)), None)
+    code, axis, split, message = (str(flag.get(key, "")) for key in ("code", "axis", "split", "message"))
+    names = {"axis": named("axis", axis), "split": named("split", split)}
+    part = names["axis"] if split == "all" else words("axis_split", **names)
+    row = _find_row(code, axis, split, message, rows)
     whole = next((row for row in rows if (row.level, row.axis) == ("axis", axis)), None)
-    if code not in _FLAGS:
-        title, text = words("flag_other", code=code, **names), same(flag.get("message", ""))
-    elif row is None or whole is None:
-        title, text = words(f"flag_{code}", **names), same(flag.get("message", ""))
+    known = code in _FLAGS
+    if not known or (code in _WITH_ROW and (row is None or whole is None)):
+        text = same(message)
     else:
-        title = words(f"flag_{code}", **names)
-        text = words(f"flag_{code}_text", whole=mark(whole.verdict).word, sentence=sentence(row), **names)
+        values: dict[str, object] = {**names, "message": message}
+        if row is not None and whole is not None:
+            values |= {"whole": mark(whole.verdict).word, "sentence": sentence(row), "metric": _code(row.metric)}
+        text = words(f"flag_{code}_text", **values)
+    title = words(f"flag_{code}", part=part) if known else words("flag_other", code=code, part=part)
     return Flag(grave=code == "lost-split", title=title, text=text)
+
+
+def _find_row(code: str, axis: str, split: str, message: str, rows: Sequence[Row]) -> Row | None:
+    """Return the row that a flag is about.
+
+    Flags name no metric; a small loss may be one of any metric, so the message must name the row's metric and means.
+    """
+    for row in rows:
+        if row.axis != axis or row.split != split or (row.level == "metric" and code != "small-loss"):
+            continue
+        if code != "small-loss" or all(
+            part in message for part in (row.metric, f"{row.base or 0.0:.3f}", f"{row.tuned or 0.0:.3f}")
+        ):
+            return row
+    return None
 
 
 def _line(row: Row, reach: Mapping[str, float]) -> Line:

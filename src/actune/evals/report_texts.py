@@ -131,10 +131,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "{n} 题中，{fixed} 题由错变对，{broken} 题由对变错。",
     ),
     "needs": (
-        "About {n} items would be needed to decide.",
-        "约需 {n} 题才能判定。",
+        "An unchanged model would need about {n} items to be found “kept”.",
+        "若模型其实未变，约需 {n} 题才能判为“保持”。",
     ),
-    "needs_none": ("More items would be needed to decide.", "需要更多题目才能判定。"),
+    "needs_none": ("How many items would decide cannot be told from these.", "由现有题目无法估计需要多少题。"),
     "nll_words": (
         "It is below zero; higher, that is nearer to zero, is better. As a loss: {base} → {tuned} nats a token, so "
         "perplexity is {factor}.",
@@ -147,6 +147,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "比较结果中没有任何整体维度的行，因此没有结论。",
     ),
     # Flags
+    "stop": (".", "。"),
     "axis_split": ("{axis}, {split}", "{axis}，{split}"),
     "flag_lost-split": ("Lost on a part: {part}", "部分下降：{part}"),
     "flag_lost-split_text": (
@@ -155,9 +156,17 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "flag_small-loss": ("Small loss: {part}", "小幅下降：{part}"),
     "flag_small-loss_text": (
-        "Within the margin, but certainly below the base model: {sentence}.",
-        "在容许范围之内，但确定低于基座模型：{sentence}。",
+        "{metric} is within the margin, but the whole 95\u202f% interval is below zero: {sentence}.",
+        "{metric} 在容许范围之内，但 95\u202f% 区间全部小于零：{sentence}。",
     ),
+    "flag_few-items": ("Few items: {part}", "题目较少：{part}"),
+    "flag_few-items_text": ("{message}", "题目不足，区间较宽：{sentence}。"),
+    "flag_few-clusters": ("Few groups: {part}", "组数较少：{part}"),
+    "flag_few-clusters_text": ("{message}", "题目只来自少数几个对话或文档，依据有限：{sentence}。"),
+    "flag_axis-missing": ("Not measured: {part}", "未测量：{part}"),
+    "flag_axis-missing_text": ("{message}", "没有测量该维度的题目，因此无法说明训练是有益还是有害。"),
+    "flag_gold-differs": ("Another gold: {part}", "标准答案不同：{part}"),
+    "flag_gold-differs_text": ("{message}", "部分题目在两个文件中的标准答案不同：{message}"),
     "flag_other": ("{code}: {part}", "{code}：{part}"),
     # Table by axis and split
     "table": ("By axis and split", "按维度与划分"),
@@ -308,8 +317,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "90\u202f% 区间全部高于容许界限 {margin}。若 95\u202f% 区间仍全部小于零，则另有“小幅下降”标记。",
     ),
     "read_undecided": (
-        "none of these: there are too few items to tell.",
-        "以上皆非：题目太少，无法判断。",
+        "none of these: the interval is too wide to tell.",
+        "以上皆非：区间太宽，无法判断。",
     ),
     "margin_unknown": ("given to the comparison", "（比较时给定的值）"),
     "read_order": (

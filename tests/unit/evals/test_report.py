@@ -16,6 +16,7 @@ import pytest
 from actune.core.errors import ConfigError
 from actune.evals import charts, report_numbers
 from actune.evals.charts import Point
+from actune.evals.compare import FLAG_CODES, compare_scores
 from actune.evals.items import Score
 from actune.evals.report import Part, ReportData, Side, TrainedExample, Transcript, page, write_page
 from actune.evals.report_examples import LONGEST, fold, show_items
@@ -46,7 +47,8 @@ def comparison(*rows: dict[str, Any], flags: tuple[dict[str, Any], ...] = ()) ->
 
 
 def flag(code: str, axis: str = "agent", split: str = "held-out") -> dict[str, Any]:
-    return {"code": code, "axis": axis, "split": split, "message": f"message of {code}"}
+    message = f"message of {code}: general_nll from -2.310 to -2.350"
+    return {"code": code, "axis": axis, "split": split, "message": message}
 
 
 def little(*rows: dict[str, Any], **values: Any) -> ReportData:
@@ -249,7 +251,7 @@ def test_verdicts_in_plain_words() -> None:
     assert "智能体：▲ 提升，0.42 → 0.81（+0.39，95\u202f% 置信区间 +0.30 至 +0.47），n\u00a0=\u00a01,120" in chinese
     assert "General: ? undecided, −2.31 → −2.35" in english
     assert "As a loss: 2.310 → 2.350 nats a token, so perplexity is 4.1\u202f% higher" in english
-    assert "About 5,000 items would be needed" in english
+    assert "would need about 5,000 items" in english
     assert "p = 0.003" in english
     assert "p < 0.001" in english
 
@@ -267,6 +269,42 @@ def test_a_flag_that_is_not_known_shows_its_message() -> None:
     text = Page(page(data)).text
     assert "message of odd" in text
     assert "message of lost-split" in text
+
+
+def test_a_small_loss_is_told_of_the_row_that_has_it() -> None:
+    other = row(level="metric", metric="key_f1", primary=False, base=0.5, tuned=0.49, ci95=[-0.015, -0.005])
+    told = {**flag("small-loss", "agent", "all"), "message": "key_f1 fell from 0.500 to 0.490"}
+    data = replace(little(), comparison=comparison(row(), other, flags=(told,)))
+    text = Page(page(data)).text
+    assert "Small loss: Agent. key_f1 is within the margin" in text
+    assert "0.500 → 0.490" in text
+    unknown = replace(data, comparison=comparison(row(), other, flags=({**told, "message": "something else"},)))
+    assert "Small loss: Agent. something else" in Page(page(unknown)).text
+
+
+def test_a_real_comparison_fills_the_page() -> None:
+    base, tuned = [], []
+    for number in range(60):
+        split, hit = ("held-in", 1.0) if number < 40 else ("held-out", 0.0)
+        base.append(score(f"i{number}", 1.0 - hit, split=split))
+        tuned.append(score(f"i{number}", hit, split=split))
+    compared = compare_scores(base, tuned, margin=0.02, files=("b.jsonl", "t.jsonl")).to_json()
+    data = ReportData(comparison=compared, base_scores=base, tuned_scores=tuned, extra={"margin": 0.02}, made=DAY)
+    english, chinese = Page(page(data)).text, Page(page(data), "zh").text
+    assert english.index("Lost on a part: Agent, tools not seen in training") < english.index("Not measured: General")
+    assert "Few items: Agent, tools not seen in training" in english
+    assert "20 items" in english
+    assert "题目较少：智能体，训练中未见过的工具" in chinese
+    assert "无法说明训练是有益还是有害" in chinese
+    assert "Agent: fixed, 3 of 40" in english
+    # Every row of the comparison stands there once: one task, so the rows of the metric repeat those of the axis.
+    assert "All other metrics" not in english
+    assert page(data).count('<tr role="row" class="') == 3
+
+
+def test_every_flag_of_a_comparison_has_a_title_in_both_languages() -> None:
+    for code in FLAG_CODES:
+        assert {f"flag_{code}", f"flag_{code}_text"} <= set(TEXTS)
 
 
 def test_margin_is_the_one_that_was_used() -> None:
@@ -333,6 +371,8 @@ def test_ids_are_unique() -> None:
 
 def test_texts_have_the_same_values_in_both_languages() -> None:
     for key, pair in TEXTS.items():
+        if key.endswith("_text") and pair[0] == "{message}":
+            continue  # in English the message itself says it
         fields = [{name for _, name, _, _ in string.Formatter().parse(text) if name is not None} for text in pair]
         assert fields[0] == fields[1], key
         assert all(pair), key
