@@ -272,8 +272,9 @@ def load_toolbox(
 ) -> Toolbox:
     """Load tools from SPECs: Python files, `manual`, `record:FILE`, files that only describe.
 
-    Where several SPECs know a tool, the first describes it and the last answers it; `manual` answers every tool, and
-    `manual:FILE` those that FILE describes as well. Loading a Python file executes it.
+    Where several SPECs know a tool, the first describes it and the last answers it; `manual` answers every tool;
+    `manual:FILE` is `manual` with the descriptions of FILE. A record answers only the tools it has lines of: others
+    that an earlier Python file knows are really called. Loading a Python file executes it.
 
     Raises:
         ConfigError: a SPEC cannot be loaded, or nobody answers a tool that is described.
