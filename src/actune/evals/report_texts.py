@@ -160,7 +160,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "{metric} 在容许范围之内，但 95\u202f% 区间全部小于零：{sentence}。",
     ),
     "flag_few-items": ("Few items: {part}", "题目较少：{part}"),
-    "flag_few-items_text": ("{message}", "题目不足，区间较宽：{sentence}。"),
+    "flag_few-items_text": ("So few that the interval is wide: {sentence}.", "题目不足，区间较宽：{sentence}。"),
     "flag_few-clusters": ("Few groups: {part}", "组数较少：{part}"),
     "flag_few-clusters_text": ("{message}", "题目只来自少数几个对话或文档，依据有限：{sentence}。"),
     "flag_axis-missing": ("Not measured: {part}", "未测量：{part}"),
