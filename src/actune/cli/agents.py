@@ -97,7 +97,9 @@ def run(
     *,
     flags: AgentFlags,
     prompt: Annotated[str | None, Parameter(help="One task; it is shown as it goes.")] = None,
-    tasks: Annotated[Path | None, Parameter(help='File of tasks: {"prompt", "id", "system"}, or conversations.')] = None,
+    tasks: Annotated[
+        Path | None, Parameter(help='File of tasks: {"prompt", "id", "system"}, or conversations.')
+    ] = None,
     out: Annotated[Path | None, Parameter(help="File of traces to write, one a line.")] = None,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the trace as JSON.")] = False,
     parallel: Annotated[int, Parameter(help="Tasks of a file done at a time.")] = 8,

@@ -20,7 +20,25 @@ COMMANDS = {
     "inspect": ("Show a row as the model is trained on it, with trained text marked.", "--model DIR --data FILE ..."),
     "tokens": ("Write the token ids and training targets of every row.", "--model DIR --data FILE... --out OUT ..."),
     "convert": ("Rewrite a conversation file in another format.", "IN OUT --to NAME ..."),
+    "run": (
+        "Let an agent do a task, or a file of tasks.",
+        "--model DIR --tools SPEC --prompt TEXT | --tasks FILE --out OUT ...",
+    ),
+    "chat": ("Talk with an agent in the terminal.", "--model DIR --tools SPEC ..."),
+    "eval": (
+        "Measure a model on tasks, one scored item a line.",
+        "--model DIR --tasks TASKS.yaml|NAME... --out OUT ...",
+    ),
+    "compare": ("Compare two measurements of the same items.", "BASE.jsonl TUNED.jsonl ..."),
     "export": ("Write a trained model in a form that others load.", "--model DIR --to merged --out DIR ..."),
+}
+
+_MODULES = {
+    "sft": "actune.cli.sft",
+    "run": "actune.cli.agents",
+    "chat": "actune.cli.agents",
+    "eval": "actune.cli.measuring",
+    "compare": "actune.cli.measuring",
 }
 
 
@@ -37,8 +55,14 @@ def build_app() -> App:
         default_parameter=Parameter(name_transform=lambda name: name, negative=()),
     )
     for name, (summary, usage) in COMMANDS.items():
-        module = "actune.cli.sft" if name == "sft" else "actune.cli.commands"
-        app.command(f"{module}:{name}", name=name, help=summary, usage=f"Usage: actune {name} {usage}")
+        module = _MODULES.get(name, "actune.cli.commands")
+        # `eval` is a function of Python's; nothing is named so here.
+        app.command(
+            f"{module}:{'evaluate' if name == 'eval' else name}",
+            name=name,
+            help=summary,
+            usage=f"Usage: actune {name} {usage}",
+        )
     return app
 
 

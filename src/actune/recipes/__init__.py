@@ -1,13 +1,18 @@
-"""What each command does, one file a command. `sft.py` is the whole story: rows in, adapter out.
+"""What each command does, one file a command. `sft.py` is the whole story: rows in, adapter and report out.
 
 Nothing below imports this package; it alone knows all parts. torch is imported only where weights are needed.
 """
 
+from actune.recipes.agents import Choice
+from actune.recipes.chat import chat
 from actune.recipes.check import check
+from actune.recipes.compare import compare
 from actune.recipes.convert import convert
+from actune.recipes.eval import evaluate
 from actune.recipes.export import export
 from actune.recipes.inspect import inspect
+from actune.recipes.run import run
 from actune.recipes.sft import sft
 from actune.recipes.tokens import tokens
 
-__all__ = ["check", "convert", "export", "inspect", "sft", "tokens"]
+__all__ = ["Choice", "chat", "check", "compare", "convert", "evaluate", "export", "inspect", "run", "sft", "tokens"]

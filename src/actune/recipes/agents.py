@@ -41,8 +41,8 @@ class Choice:
     tools: tuple[str, ...] = ()
     tool_seconds: float = 30.0
     tool_characters: int = 20_000
-    limits: Limits = Limits()
-    sampling: Sampling = Sampling()
+    limits: Limits
+    sampling: Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,7 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
         stderr().print(f"note: {notice}", markup=False)
     from actune.agents.local import load_engine
 
-    engine = load_engine(
-        folder, None if choice.base else adapter, dtype=choice.dtype, batch_size=choice.batch_size
-    )
+    engine = load_engine(folder, None if choice.base else adapter, dtype=choice.dtype, batch_size=choice.batch_size)
     agent = Agent(engine, encoder, toolbox, style=style, limits=choice.limits, sampling=choice.sampling)
     return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
 

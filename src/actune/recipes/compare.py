@@ -73,6 +73,11 @@ def _print_tables(comparison: Comparison, margin: float) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH)
+    show_comparison(comparison, margin, console)
+
+
+def show_comparison(comparison: Comparison, margin: float, console: Console, *, metrics: bool = True) -> None:
+    """Write flags, axes, splits and, with `metrics`, all other metrics to a console."""
     for flag in comparison.flags:
         style = "bold red" if flag.code == "lost-split" else "yellow"
         console.print(f"{flag.code}: {flag.message}", style=style, markup=False)
@@ -80,7 +85,7 @@ def _print_tables(comparison: Comparison, margin: float) -> None:
     # an axis that is not split has one row, not a second one that says the same
     splits = [row for row in comparison.rows if row.level == "split" and row.split != "all"]
     others = [row for row in comparison.rows if row.level == "metric" and not _is_shown(row, [*axes, *splits])]
-    for title, rows in (("axes", axes), ("splits", splits), ("metrics", others)):
+    for title, rows in (("axes", axes), ("splits", splits), ("metrics", others if metrics else [])):
         if rows:
             console.print(_build_table(title, rows))
     _print_legend(console, margin)

@@ -147,7 +147,8 @@ def _read_done(out: Path) -> dict[str, str]:
             done[str(row["id"])] = row["prompt"]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{out}:{number} is no trace of a task: {error!r}", fix="give the file of an earlier run, or --overwrite"
+                f"{out}:{number} is no trace of a task: {error!r}",
+                fix="give the file of an earlier run, or --overwrite",
             ) from error
     if cut:
         stderr().print(f"note: the last line of {out} was cut off; its task is done again", markup=False)

@@ -1,4 +1,4 @@
-"""`actune sft`, the whole story: settings -> rows -> token trees -> training -> adapter."""
+"""`actune sft`, the whole story: settings -> rows -> token trees -> training -> adapter -> before/after report."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
 from actune.data.prepare import Prepared, choose_rows, prepare
 from actune.data.sources import write_quarantine
+from actune.recipes.compare import show_comparison
+from actune.recipes.comparison import FOLDER as REPORT
+from actune.recipes.comparison import Plan, compare_run, plan_comparison
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
 from actune.render.tokenizer import save_tokenizer
@@ -41,6 +44,7 @@ class Job:
     model_dir: Path
     encoder: Encoder
     prepared: Prepared
+    comparison: Plan | None
 
 
 def sft(settings: Settings) -> int:
@@ -61,7 +65,8 @@ def sft(settings: Settings) -> int:
         with discard_failed_start(job.folder, resume=settings.output.resume is not None):
             from actune.training.ranks import Ranks
 
-            return _train(job.settings, job, Ranks.start(), console)
+            code = _train(job.settings, job, Ranks.start(), console)
+        return code or _compare(job, console)
     from actune.training.ranks import Ranks
 
     ranks = Ranks.start()
@@ -70,9 +75,11 @@ def sft(settings: Settings) -> int:
         with ranks.together("preparing the data"):
             if ranks.leads:
                 shared_job = prepare_job(settings, console)
-        return 0 if settings.output.dry_run else _train(settings, shared_job, ranks, console)
+        code = 0 if settings.output.dry_run else _train(settings, shared_job, ranks, console)
     finally:
         ranks.close()
+    # One process measures; the others have nothing left to wait for.
+    return code or (_compare(shared_job, console) if shared_job is not None and not settings.output.dry_run else 0)
 
 
 def prepare_job(settings: Settings, console: Console) -> Job:
@@ -106,6 +113,9 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     if prepared.quarantined:
         place = "" if output.dry_run else f", each with its reason in {folder / QUARANTINE}"
         console.print(f"note: {len(prepared.quarantined):,} rows are not trained on{place}", markup=False)
+    comparison = plan_comparison(settings, rows, encoder) if output.compare and not output.dry_run else None
+    for notice in comparison.notices if comparison is not None else ():
+        console.print(f"note: {notice}", markup=False)
     if not output.dry_run:
         open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
         with discard_failed_start(folder, resume=output.resume is not None):
@@ -120,7 +130,14 @@ def prepare_job(settings: Settings, console: Console) -> Job:
                 notices=prepared.notices,
                 style=main_style(encoder, rows.train),
             )
-    return Job(settings=settings, folder=folder, model_dir=model_dir, encoder=encoder, prepared=prepared)
+    return Job(
+        settings=settings,
+        folder=folder,
+        model_dir=model_dir,
+        encoder=encoder,
+        prepared=prepared,
+        comparison=comparison,
+    )
 
 
 def main_style(encoder: Encoder, rows: Iterable[Conversation]) -> Style | None:
@@ -186,6 +203,39 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
     return 0
 
 
+def _compare(job: Job, console: Console) -> int:
+    """Measure base and result and write the report; the trained result is safe whatever happens here."""
+    plan = job.comparison
+    if plan is None:
+        return 0
+    from actune.modeling.load import release_memory
+
+    release_memory()
+    page = job.folder / REPORT / "index.html"
+    try:
+        with _progress(console) as progress:
+            task = progress.add_task("comparing before and after", total=2 * len(plan.items))
+            comparison = compare_run(
+                job.settings,
+                job.folder,
+                plan,
+                job.encoder,
+                say=_say(console),
+                advance=lambda: progress.advance(task),
+            )
+    except BaseException:
+        console.print(
+            f"The training is complete in {job.folder}; the comparison is not. The same command with --resume auto "
+            "makes it up; --compare false leaves it out.",
+            markup=False,
+        )
+        raise
+    if comparison is not None:
+        show_comparison(comparison, job.settings.output.compare_margin, console, metrics=False)
+        console.print(f"Report: {page}", markup=False)
+    return 0
+
+
 @contextmanager
 def _leave_well(settings: Settings, folder: Path, ranks: Ranks, console: Console) -> Iterator[None]:
     """When training ends early, say how to go on, or leave the folder as empty as it was."""
@@ -220,11 +270,11 @@ def _tokenizer_saver(job: Job | None) -> Callable[[Path], None]:
 
 
 def _speaker(console: Console, ranks: Ranks) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        if ranks.leads:
-            console.print(text, markup=False)
+    return _say(console) if ranks.leads else lambda _text: None
 
-    return say
+
+def _say(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False)
 
 
 def _progress(console: Console) -> Progress:

@@ -48,7 +48,7 @@ class Writing:
         )
 
 
-def find_writing(  # noqa: PLR0913 - one parameter a flag
+def find_writing(
     model: str,
     dialect: DialectName | None,
     chat_template: str | None,

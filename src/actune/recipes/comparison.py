@@ -1,0 +1,250 @@
+"""Before and after a training: what is measured is chosen before it, the two models are measured after it.
+
+Measured on the saved result, loaded again, as its users will load it. Agent: the first call on held-out agent rows, by
+tools seen or not seen in training. General: the likelihood of held-out general rows. Identity: unseen paraphrases.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actune.config.run_folder import FILE, read_run
+from actune.config.settings import Settings
+from actune.core.errors import DataError, RenderError
+from actune.core.files import atomic_text
+from actune.core.types import Conversation
+from actune.data.encode import encode_rows
+from actune.data.identity import heldout_rows
+from actune.data.mix import draw
+from actune.data.prepare import Rows
+from actune.evals.compare import Comparison, compare_scores
+from actune.evals.evaluate import check_items, evaluate
+from actune.evals.items import Score, write_scores
+from actune.evals.report import ReportData, TrainedExample, Transcript, write_page
+from actune.evals.tasks import (
+    Item,
+    agent_items,
+    find_gold_fault,
+    identity_items,
+    nll_items,
+    over_trigger_items,
+    seen_tools,
+)
+from actune.evals.transcripts import pair_traces, run_prompts
+from actune.recipes.agents import find_weights, pick_style
+from actune.render.encoder import Encoder
+from actune.render.tokenizer import strip_marks
+
+if TYPE_CHECKING:
+    from actune.agents.engine import Engine
+    from actune.agents.trace import Trace
+
+FOLDER = "report"
+_BATCH = 8
+# Rows tried for the trained example; one of the shortest does nearly always.
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be measured, and one trained row to show; chosen before training, without weights."""
+
+    items: tuple[Item, ...]
+    example: TrainedExample | None
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    scores: list[Score]
+    traces: list[Trace]
+
+
+def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
+    """Choose the held-out rows: validation rows first, then rows of the sources that the mixture did not draw.
+
+    Rows that ask what a row of the training asks are left out, as are those that cannot be trained on either.
+    What this template cannot be measured with is left out with a notice.
+    """
+    count, seed = settings.output.compare_items, settings.training.seed
+    asked = {_question(row) for row in rows.train}
+    spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
+    agent = _choose([*rows.validation, *spare], count, asked, encoder, settings)
+    spare = draw(rows.spare_general, len(rows.spare_general), seed, purpose="compare general")
+    general = _choose(spare, count, asked, encoder, settings)
+    offered = [row for row in agent if row.tools]
+    with_tools = [row for row in offered if find_gold_fault(row) is None]
+    notices = []
+    if len(with_tools) < len(offered):
+        notices.append(
+            f"{len(offered) - len(with_tools)} held-out rows are not compared: the call in them cannot be read"
+        )
+    if not with_tools:
+        notices.append("the comparison has no agent axis: no row with tools is held out (--validation_ratio)")
+    if not general:
+        notices.append(
+            "the comparison has no general axis: every general row is trained on; a larger --train_dataset_mix_ds, "
+            "or a smaller --train_dataset_mix_ratio, leaves some to measure with"
+        )
+    parts = [
+        agent_items(with_tools, task="held-out agent rows", seen_tools=seen_tools(rows.train), steps="first"),
+        nll_items(general, task="held-out general rows"),
+    ]
+    names, authors = settings.data.model_name, settings.data.model_author
+    if names and authors and settings.data.self_cognition_sample:
+        asked_rows = heldout_rows(names=names, authors=authors)
+        plain = [row for row in general if not row.tools]
+        parts.append(identity_items(asked_rows, names=names, authors=authors, task="identity"))
+        parts.append(over_trigger_items(plain, names=names, authors=authors, task="over-trigger"))
+    items: list[Item] = []
+    for part in parts:
+        try:
+            check_items(part, encoder=encoder, max_tokens=settings.output.compare_tokens)
+        except (RenderError, DataError) as error:
+            # What cannot be measured is no reason not to train.
+            notices.append(f"{part[0].task} are not compared: {error.message}")
+        else:
+            items += part
+    return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices))
+
+
+def compare_run(
+    settings: Settings,
+    folder: Path,
+    plan: Plan,
+    encoder: Encoder,
+    *,
+    say: Callable[[str], None],
+    advance: Callable[[], None] = lambda: None,
+) -> Comparison | None:
+    """Measure the base model and the result of a run, and write `report/`; None when there is nothing to measure.
+
+    `advance` is called after each item of either model.
+
+    Raises:
+        ActuneError: a model cannot be loaded or an item cannot be measured.
+    """
+    if not plan.items:
+        say("Nothing is held out, so there is nothing to compare.")
+        return None
+    from actune.agents.local import load_engine
+
+    run = read_run(folder)
+    assert run is not None  # sft wrote it
+    weights, adapter = find_weights(str(folder), None)
+    remote, dtype = settings.model.trust_remote_code, settings.model.dtype
+    style = run.style or pick_style(encoder)
+
+    def measure(engine: Engine) -> _Measured:
+        scores = evaluate(
+            plan.items, engine=engine, encoder=encoder, max_tokens=settings.output.compare_tokens, advance=advance
+        )
+        traces = run_prompts(engine, encoder, style=style, tokens=settings.output.compare_tokens)
+        return _Measured(scores=scores, traces=traces)
+
+    engine = load_engine(weights, adapter, dtype=dtype, batch_size=_BATCH, trust_remote_code=remote)
+    tuned = measure(engine)
+    if adapter is not None:
+        with engine.without_adapter() as base_engine:
+            base = measure(base_engine)
+    else:
+        del engine  # two models need not fit side by side
+        base = measure(load_engine(run.model_dir, dtype=dtype, batch_size=_BATCH, trust_remote_code=remote))
+    return write_report(settings, folder, plan, base, tuned)
+
+
+def write_report(settings: Settings, folder: Path, plan: Plan, base: _Measured, tuned: _Measured) -> Comparison:
+    """Write items, comparison and page of a run into `report/`."""
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    files = (place / "base.jsonl", place / "tuned.jsonl")
+    for file, measured in zip(files, (base, tuned), strict=True):
+        write_scores(file, measured.scores)
+    comparison = compare_scores(
+        base.scores, tuned.scores, margin=settings.output.compare_margin, files=(str(files[0]), str(files[1]))
+    )
+    transcripts = pair_traces(base.traces, tuned.traces)
+    content = comparison.to_json()
+    extra = _extra(tuned.scores) | {"margin": settings.output.compare_margin}
+    whole = content | {"transcripts": [asdict(one) for one in transcripts], "extra": extra}
+    atomic_text(place / "report.json", json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
+    write_page(place / "index.html", _page_data(folder, plan, content, base, tuned, transcripts, extra))
+    return comparison
+
+
+def _page_data(
+    folder: Path,
+    plan: Plan,
+    content: dict[str, Any],
+    base: _Measured,
+    tuned: _Measured,
+    transcripts: Sequence[Transcript],
+    extra: dict[str, Any],
+) -> ReportData:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return ReportData(
+        comparison=content,
+        base_scores=base.scores,
+        tuned_scores=tuned.scores,
+        transcripts=transcripts,
+        run=json.loads((folder / FILE).read_text(encoding="utf-8")),
+        metrics=[json.loads(line) for line in lines],
+        trained=plan.example,
+        extra=extra,
+        title=folder.resolve().name,
+    )
+
+
+def _extra(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the two rates of the tuned model that the contract names; absent where nothing measured them."""
+    named = {"no_over_trigger": "over_trigger", "no_invented_observation": "invented_observations"}
+    extra: dict[str, float] = {}
+    for metric, name in named.items():
+        values = [score.score for score in scores if score.metric == metric]
+        if values:
+            extra[name] = 1.0 - sum(values) / len(values)
+    return extra
+
+
+def _choose(
+    candidates: Sequence[Conversation], count: int, asked: set[str], encoder: Encoder, settings: Settings
+) -> list[Conversation]:
+    """Return the first `count` candidates that training has not asked and that could be trained on."""
+    chosen: list[Conversation] = []
+    for row in candidates:
+        if len(chosen) == count:
+            break
+        if _question(row) in asked:
+            continue
+        encoded = encode_rows(
+            [row], encoder, max_length=settings.data.max_length, truncation="delete", strategy="discard"
+        )
+        if encoded.trees:
+            chosen.append(row)
+    return chosen
+
+
+def _question(row: Conversation) -> str:
+    """Return what the users of a row say, without case, blanks and width: equal questions, equal text."""
+    spoken = "\n".join(message.content for message in row.messages if message.role == "user")
+    return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", spoken).casefold()).strip()
+
+
+def _example(rows: Sequence[Conversation], encoder: Encoder) -> TrainedExample | None:
+    """Return the first turn of a short row with tools, else of any row."""
+    ordered = sorted(rows, key=lambda row: (not row.tools, sum(len(message.content) for message in row.messages)))
+    for row in ordered[:_EXAMPLES]:
+        try:
+            turn = encoder.encode_turns(row)[0].turn
+        except (DataError, RenderError):
+            continue
+        return TrainedExample(
+            prompt=strip_marks(turn.prompt), completion=strip_marks(turn.completion), source=str(row.source)
+        )
+    return None
