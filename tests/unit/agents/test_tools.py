@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -383,20 +384,27 @@ def noisy() -> str:
     subprocess.run([sys.executable, "-c", "print('printed by a child')"])
     return "quiet"
 
+def late() -> str:
+    """Prints when nobody waits any more."""
+    time.sleep(0.5)
+    print("printed late")
+
 def leave() -> str:
     """Leaves."""
     sys.exit(7)
 '''
 PROGRAM = """
-import sys
+import sys, time
 from actune.agents.tools import load_toolbox
 from actune.core.types import ToolCall
 toolbox = load_toolbox([sys.argv[1]], seconds=5.0)
 stuck = load_toolbox([sys.argv[1]], seconds=0.2)
 print("[")
-print(stuck.call(ToolCall(name="stuck", arguments="{}")).error)
+for name in ("stuck", "late"):
+    print(stuck.call(ToolCall(name=name, arguments="{}")).error)
 for name in ("noisy", "leave"):
     print(toolbox.call(ToolCall(name=name, arguments="{}")).text)
+time.sleep(0.6)
 print("]")
 assert "torch" not in sys.modules
 """
@@ -405,10 +413,14 @@ assert "torch" not in sys.modules
 def test_the_process_is_not_harmed(tmp_path: Path):
     (tmp_path / "noisy.py").write_text(NOISY, encoding="utf-8")
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "noisy.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    # As at a user's: stdout into a pipe is buffered, and compiled copies are written where they are wanted.
+    plain = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+    }
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=plain)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n") == ["[", "tool-timeout", "quiet", "SystemExit: 7", "]", ""]
-    for text in ("printed while loading", "printed", "written", "printed by a child"):
+    assert done.stdout.split("\n") == ["[", "tool-timeout", "tool-timeout", "quiet", "SystemExit: 7", "]", ""]
+    for text in ("printed while loading", "printed\n", "written", "printed by a child", "printed late"):
         assert text in done.stderr
     assert not (tmp_path / "__pycache__").exists()
 
