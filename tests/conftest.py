@@ -115,6 +115,12 @@ def agent_kit() -> ModuleType:
     return _load("agent_kit")
 
 
+@pytest.fixture(scope="session")
+def native_kit() -> ModuleType:
+    """The chat templates of tests/native_kit.py, one per form of calls."""
+    return _load("native_kit")
+
+
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)

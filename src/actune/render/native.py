@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from actune.core.errors import DataError
 from actune.core.types import Message, ToolCall, ToolSpec
-from actune.render import native_probe
+from actune.render import matching, native_probe
 from actune.render.chat import ChatRenderer
 from actune.render.native_calls import Form, compile_literal, skip_blanks, unreadable
 from actune.render.native_probe import Frame, Probe
@@ -166,14 +166,14 @@ def _try(known: NativeFormat, renderer: ChatRenderer) -> str | None:
         try:
             read = known.parse(probe.text, probe.tools)
         except DataError as error:
-            return error.message
-        fault = compare(probe, read)
+            return f"a call of the chat template cannot be read back: {error.message}"
+        fault = _compare(probe, read)
         if fault is not None:
-            return f"{fault} of {probe.text[:200]!r}"
+            return f"an answer of the chat template is read back changed: {fault}"
     return None
 
 
-def compare(probe: Probe, read: Message) -> str | None:
+def _compare(probe: Probe, read: Message) -> str | None:
     """Return what differs between a message and what was read of its text, None if nothing does.
 
     Texts are compared without blanks at their edges, which templates trim.
@@ -221,8 +221,8 @@ def _names_tool(text: str, tools: Sequence[ToolSpec]) -> bool:
 
 
 def _looks_like_call(text: str, tools: Sequence[ToolSpec]) -> bool:
-    """Whether a text in an unknown format may hold a call: it names a tool."""
-    return any(tool.name in text for tool in tools if tool.name)
+    """Whether a text in an unknown format may hold a call: it names a tool, in whatever way."""
+    return any(matching.find_word(text, tool.name) is not None for tool in tools if tool.name)
 
 
 def _is_json(text: str) -> bool:

@@ -22,6 +22,7 @@ Next = Literal["key", "call", "end"]
 _ENDS = 32
 _PLAIN = re.compile(r"[^\s\"'<>(){}\[\]=,:]{1,256}")
 _UNREAD = object()
+_NEXT: dict[str, Next] = {"key": "key", "call": "call", "end": "end"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,7 @@ class _Reader:
         name = window[: found.start()].strip()
         if name not in self._schemas and _PLAIN.fullmatch(name) is None:
             return None
-        return name, found.lastgroup, at + found.end()  # type: ignore[return-value]
+        return name, _NEXT[str(found.lastgroup)], at + found.end()
 
     def find_key(self, at: int, name: str) -> tuple[str, str, int] | None:
         """Return the key at a place, the kind of its value and where that begins."""
