@@ -14,6 +14,44 @@ from transformers.cache_utils import DynamicLayer
 
 # A pair of keys and values [1, heads, tokens, dim] for every layer.
 Layers = tuple[tuple[Tensor, Tensor], ...]
+# Tokens that a layer makes room for at least.
+_ROOM = 64
+
+
+class RoomyLayer(DynamicLayer):
+    """A growing layer with room for tokens to come, so that a step copies one token and not all before it."""
+
+    _buffers: tuple[Tensor, Tensor] | None = None
+
+    def fill(self, keys: Tensor, values: Tensor) -> None:
+        """Start with keys and values, which stay as they are: what comes is written into a copy."""
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Append [rows, heads, new tokens, dim] and return all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        stop = start + key_states.shape[2]
+        if self._buffers is None or self._buffers[0].shape[2] < stop:
+            room = stop + max(_ROOM, stop // 8)
+            self._buffers = (
+                _make_room(self.keys, key_states, start, room),
+                _make_room(self.values, value_states, start, room),
+            )
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:stop] = new
+        self.keys, self.values = (buffer[:, :, :stop] for buffer in self._buffers)
+        return self.keys, self.values
+
+
+def _make_room(old: Tensor | None, like: Tensor, count: int, room: int) -> Tensor:
+    """Return a tensor for `room` tokens that begins with the `count` old ones."""
+    buffer = like.new_empty((*like.shape[:2], room, like.shape[3]))
+    if count and old is not None:
+        buffer[:, :, :count] = old
+    return buffer
 
 
 def build_cache(layers: Layers) -> DynamicCache:
@@ -23,10 +61,10 @@ def build_cache(layers: Layers) -> DynamicCache:
     what it sees. That is what makes its content a prefix of any longer one.
     """
     cache = DynamicCache()
+    cache.layer_class_to_replicate = RoomyLayer
     for keys, values in layers:
-        layer = DynamicLayer()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values  # never written to: a layer grows by making new tensors
+        layer = RoomyLayer()
+        layer.fill(keys, values)
         cache.layers.append(layer)
     return cache
 
