@@ -90,7 +90,9 @@ def score_table(scores: Sequence[Score]) -> Table:
     for score in scores:
         groups.setdefault((score.axis, score.task, score.split, score.metric), []).append(score.score)
     order = {axis: number for number, axis in enumerate(PRIMARY)}
-    table = Table("axis", "task", "split", "metric", box=None)
+    table = Table("axis", "task", box=None)
+    for name in ("split", "metric"):
+        table.add_column(name, no_wrap=True)
     for name in ("n", "mean", "95 %"):
         table.add_column(name, justify="right")
     for key in sorted(groups, key=lambda key: order[key[0]]):  # stable: tasks and metrics as they came
