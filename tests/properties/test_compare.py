@@ -54,7 +54,7 @@ def scores(made, side):
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(made=st.one_of(pairs(), many_pairs()), seed=st.integers(min_value=0, max_value=99))
 def test_the_order_of_lines_does_not_matter(made, seed):
     base, tuned = scores(made, 0), scores(made, 1)
@@ -64,7 +64,7 @@ def test_the_order_of_lines_does_not_matter(made, seed):
     assert json.dumps(compare_scores(base, tuned).to_json()) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(made=st.one_of(pairs(), many_pairs()))
 def test_swapping_the_files_mirrors_the_interval(made):
     before, after, clusters = zip(*made, strict=True)
@@ -75,7 +75,7 @@ def test_swapping_the_files_mirrors_the_interval(made):
     assert (there.fixed, there.broken, there.mcnemar_p) == (back.broken, back.fixed, back.mcnemar_p)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(made=st.one_of(pairs(), many_pairs()))
 def test_intervals_are_nested_and_hold_the_difference(made):
     before, after, clusters = zip(*made, strict=True)
@@ -87,7 +87,7 @@ def test_intervals_are_nested_and_hold_the_difference(made):
     assert found.difference == pytest.approx(found.tuned - found.base, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(made=pairs())
 def test_clusters_never_narrow_the_interval(made):
     before, after, clusters = zip(*made, strict=True)
