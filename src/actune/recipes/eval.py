@@ -18,7 +18,7 @@ from actune.evals.items import PRIMARY, Axis, Score, write_scores
 from actune.evals.metrics import ZERO_ONE
 from actune.evals.task_files import load_tasks
 from actune.evals.tasks import Item
-from actune.recipes.agents import Dtype, find_weights
+from actune.recipes.agents import Dtype, find_base, find_weights
 from actune.recipes.writing import HistoryReasoning, check_out, find_writing, stderr
 from actune.render.encoder import DialectName, Encoder
 
@@ -65,7 +65,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     items = load_tasks(tasks, names=names, authors=authors, limit=limit)
     check_items(items, encoder=encoder, max_tokens=max_tokens)
     if base:
-        folder, trained = _find_base(model, folder), None
+        folder, trained = find_base(model, folder), None
     refuse_no_model(folder, weights=True)
     console = stderr()
     for notice in encoder.renderer.notices():
@@ -90,11 +90,11 @@ def score_table(scores: Sequence[Score]) -> Table:
     for score in scores:
         groups.setdefault((score.axis, score.task, score.split, score.metric), []).append(score.score)
     order = {axis: number for number, axis in enumerate(PRIMARY)}
-    table = Table("axis", "task", box=None)
-    for name in ("split", "metric"):
-        table.add_column(name, no_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for name in ("axis", "task", "split", "metric"):
+        table.add_column(name, no_wrap=name != "task")
     for name in ("n", "mean", "95 %"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for key in sorted(groups, key=lambda key: order[key[0]]):  # stable: tasks and metrics as they came
         values = groups[key]
         interval = ""
@@ -122,12 +122,6 @@ def _measure(items: Sequence[Item], engine: Engine, encoder: Encoder, max_tokens
         task = progress.add_task("measuring", total=len(items))
         advance: Callable[[], None] = lambda: progress.advance(task)  # noqa: E731
         return evaluate_items(items, engine=engine, encoder=encoder, max_tokens=max_tokens, advance=advance)
-
-
-def _find_base(model: str, folder: Path) -> Path:
-    """Return the folder of the model before training: of a run the one it began with."""
-    run = read_run(Path(model))
-    return folder if run is None else run.model_dir
 
 
 def _taught(model: str, names: Sequence[str], authors: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
