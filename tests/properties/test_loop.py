@@ -47,12 +47,16 @@ class Answers:
     def __init__(self, texts: list[str]) -> None:
         self._texts = texts
 
-    def call_all(self, calls, *, specs=None):
-        return [Observation(text=self._texts[i % len(self._texts)], error=None, seconds=0.0) for i, _ in enumerate(calls)]
+    def call_each(self, wanted):
+        return [
+            Observation(text=self._texts[i % len(self._texts)], error=None, seconds=0.0) for i in range(len(wanted))
+        ]
 
 
 def write_react(name: str, value: str) -> str:
-    return f"Thought: go\nAction: {name}\nAction Input: {json.dumps({'value': value}, ensure_ascii=False)}\nObservation:"
+    return (
+        f"Thought: go\nAction: {name}\nAction Input: {json.dumps({'value': value}, ensure_ascii=False)}\nObservation:"
+    )
 
 
 def write_native(name: str, value: str) -> str:
@@ -81,9 +85,7 @@ def test_prompts_of_the_loop_are_those_of_training(agent_kit: ModuleType, tools_
         messages = (*messages, Message(role="user", content=question))
         trace = Agent(engine, encoder, Answers(observations), style=style).run(Task(messages=messages, tools=SPECS))
         assert trace.final_answer == answer
-        row = Conversation(
-            messages=trace.messages, tools=trace.tools, style=style, source=Source(file="trace", line=1)
-        )
+        row = Conversation(messages=trace.messages, tools=trace.tools, style=style, source=Source(file="trace", line=1))
         turns = encoder.encode_turns(row)
         assert [list(request.prompt) for request in engine.requests] == [turn.ids[: turn.start] for turn in turns]
 

@@ -57,8 +57,8 @@ class Event:
 class Tools(Protocol):
     """Whatever answers calls: a `Toolbox`, or anything else that never raises."""
 
-    def call_all(self, calls: Sequence[ToolCall], *, specs: Sequence[ToolSpec] | None = None) -> list[Observation]:
-        """Return one Observation a call, in order; `specs` are the tools that the model was told of."""
+    def call_each(self, wanted: Sequence[tuple[ToolCall, Sequence[ToolSpec] | None]]) -> list[Observation]:
+        """Return one Observation a call, in order; each comes with the tools that its conversation lists."""
         ...
 
 
@@ -103,7 +103,7 @@ class Agent:
             calls = rollout.accept(generation)
             for call in calls:
                 _tell(on_event, Event(kind="call", call=call))
-            rollout.observe(self._toolbox.call_all(calls, specs=task.tools) if calls else [])
+            rollout.observe(self._toolbox.call_each([(call, task.tools) for call in calls]))
             step = rollout.steps[-1]
             for text in step.observations:
                 _tell(on_event, Event(kind="observation", text=text))
@@ -147,15 +147,10 @@ class Agent:
 
     def _step_all(self, pairs: Sequence[tuple[_Rollout, Generation]]) -> None:
         wanted = [(rollout, rollout.accept(generation)) for rollout, generation in pairs]
-        # Tasks that were told of the same tools wait for them together.
-        groups: dict[tuple[str, ...], list[tuple[_Rollout, tuple[ToolCall, ...]]]] = {}
+        flat = [(call, rollout.task.tools) for rollout, calls in wanted for call in calls]
+        results = iter(self._toolbox.call_each(flat) if flat else [])
         for rollout, calls in wanted:
-            groups.setdefault(tuple(map(repr, rollout.task.tools)), []).append((rollout, calls))
-        for group in groups.values():
-            flat = [call for _, calls in group for call in calls]
-            results = iter(self._toolbox.call_all(flat, specs=group[0][0].task.tools) if flat else [])
-            for rollout, calls in group:
-                rollout.observe([next(results) for _ in calls])
+            rollout.observe([next(results) for _ in calls])
 
     def _start(self, task: Task) -> _Rollout:
         conversation = Conversation(
@@ -266,7 +261,7 @@ class _Rollout:
         assert step is not None
         for call, observation in zip(self._asked, observations, strict=True):
             self._add(Message(role="tool", content=observation.text, tool_call_id=call.id))
-        errors = [f"{one.error}: {one.text}" for one in observations if one.error is not None]
+        errors = [_write_error(one) for one in observations if one.error is not None]
         texts = tuple(observation.text for observation in observations)
         self.steps.append(replace(step, observations=texts, error=step.error or ("; ".join(errors) or None)))
         self._pending = None
@@ -296,6 +291,11 @@ class _Rollout:
             tools=self.task.tools,
             id=self.task.id,
         )
+
+
+def _write_error(observation: Observation) -> str:
+    """Return what was wrong with a call; a text that was only cut is said by its code."""
+    return "output-cut" if observation.error == "output-cut" else f"{observation.error}: {observation.text}"
 
 
 def _tell(on_event: Callable[[Event], None] | None, event: Event) -> None:

@@ -17,8 +17,8 @@ Tools = Annotated[
     list[str] | None,
     Parameter(
         consume_multiple=True,
-        help="A Python file, manual (a person answers), record:FILE, or a file that describes tools. Of several the "
-        "first that knows a tool describes it, the last answers.",
+        help="A Python file, manual or manual:FILE (a person answers), record:FILE, or a file that describes tools. Of "
+        "several the first that knows a tool describes it, the last answers.",
     ),
 ]
 Adapter = Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")]

@@ -21,9 +21,9 @@ class RecordedAnswers:
         """Answer by tool name."""
         self._texts = texts
 
-    def call_all(self, calls: Sequence[ToolCall], *, specs: Sequence[ToolSpec] | None = None) -> list[Observation]:
+    def call_each(self, wanted: Sequence[tuple[ToolCall, Sequence[ToolSpec] | None]]) -> list[Observation]:
         """Return one observation a call."""
-        return [self._answer(call) for call in calls]
+        return [self._answer(call) for call, _ in wanted]
 
     def _answer(self, call: ToolCall) -> Observation:
         text = self._texts.get(call.name)

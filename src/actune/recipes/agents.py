@@ -65,12 +65,16 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     folder, adapter = find_weights(choice.model, choice.adapter)
     encoder, style = build_encoder(choice, adapter)
     toolbox = load_toolbox(choice.tools, ask=ask, seconds=choice.tool_seconds, characters=choice.tool_characters)
+    if choice.base:
+        folder, adapter = find_base(choice.model, folder), None
     refuse_no_model(folder, weights=True)
     for notice in encoder.renderer.notices():
         stderr().print(f"note: {notice}", markup=False)
     from actune.agents.local import load_engine
 
-    engine = load_engine(folder, None if choice.base else adapter, dtype=choice.dtype, batch_size=choice.batch_size)
+    engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size)
+    if engine.fault is not None and choice.batch_size > 1:
+        stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
     agent = Agent(engine, encoder, toolbox, style=style, limits=choice.limits, sampling=choice.sampling)
     return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
 
@@ -121,6 +125,12 @@ def find_weights(model: str, adapter: str | None) -> tuple[Path, Path | None]:
     if given is not None and not (given / "adapter_config.json").is_file():
         raise ConfigError(f"{given} is no adapter: adapter_config.json is missing", fix="name it with --adapter DIR")
     return folder, given
+
+
+def find_base(model: str, folder: Path) -> Path:
+    """Return the folder of the model before training: of a run the one it began with."""
+    run = read_run(Path(model))
+    return folder if run is None else run.model_dir
 
 
 def open_conversation(system: str, toolbox: Toolbox) -> tuple[tuple[Message, ...], tuple[ToolSpec, ...]]:

@@ -43,7 +43,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     """
     _check_request(prompt, tasks, out, parallel, resume=resume, overwrite=overwrite)
     done = _read_done(out) if out is not None and resume else {}
-    if "manual" in choice.tools:
+    if any(tool.partition(":")[0] == "manual" for tool in choice.tools):
         parallel = 1  # one person answers one call at a time
     bench = build_bench(replace(choice, batch_size=parallel), ask=ask_person)
     with closing(bench.toolbox):
