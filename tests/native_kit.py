@@ -74,6 +74,14 @@ ANSWERS = {
     + "{{- k + '=' + (v | tojson) }}{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ')' }}"
     + "{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ']</py>' }}{%- endif %}"
     + _PLAIN,
+    "python list": "{%- if m.tool_calls %}{{- '[' }}"
+    + _LOOP
+    + "{{- " + _NAME + " + '(' }}"
+    + _ITEMS
+    + "{{- k + '=' + (v | tojson) }}{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ')' }}"
+    + "{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ']' }}{%- else %}{{- m.content }}{%- endif %}",
+    "name on a line": "{%- if m.tool_calls %}{%- set c = m.tool_calls[0] %}"
+    "{{- " + _NAME + " + '\n' + (" + _ARGS + " | tojson) }}{%- else %}{{- m.content }}{%- endif %}",
     "channels": "{%- if m.reasoning_content %}{{- '<|ch|>think<|go|>' + m.reasoning_content + '<|ch|>' }}"
     "{%- else %}{{- '<|ch|>' }}{%- endif %}{%- if m.tool_calls %}{%- set c = m.tool_calls[0] %}"
     "{{- 'to=' + c.function.name + ' json<|go|>' + (c.function.arguments | tojson) }}"

@@ -21,6 +21,8 @@ from actune.render.native_probe import Frame, Probe
 
 # Places in one text that may begin a call where the format has no marker; more are an output gone wrong.
 _BEGINNINGS = 64
+# Characters from which on a marker without letters is believed, and within which a broken call names its tool.
+_STRONG, _NAMED_WITHIN = 4, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class NativeFormat:
 
     def _begins_call(self, text: str) -> bool:
         markers = {frame.marker for frame in self.frames if "calls" in frame.slots}
-        return any(marker.strip() and compile_literal(marker).search(text) is not None for marker in markers)
+        return any(not _is_weak(marker) and compile_literal(marker).search(text) is not None for marker in markers)
 
     def _match(self, frame: Frame, text: str, tools: Sequence[ToolSpec]) -> Message | None:
         """Return the message if the text has this layout."""
@@ -77,7 +79,7 @@ class NativeFormat:
         if start is None:
             return None
         at, parts, calls = start.end(), {"reasoning": "", "text": ""}, ()
-        if frame.slots[0] == "calls" and not frame.literals[0].strip() and not self._opens(text, at):
+        if frame.slots[0] == "calls" and _is_weak(frame.literals[0]) and not self._opens(text, at, tools):
             return None
         for number, slot in enumerate(frame.slots):
             following = frame.slots[number + 1] if number + 1 < len(frame.slots) else None
@@ -91,18 +93,20 @@ class NativeFormat:
                     raise unreadable(text, "text follows the call")
             elif following is None:
                 parts[slot] = _cut_end(text[at:], literal)
-            elif following == "calls" and not literal.strip():
+            elif following == "calls" and _is_weak(literal):
                 return self._search(frame, text, at, literal, parts, tools)
             else:
                 end = compile_literal(literal).search(text, at)
                 if end is None:
                     return None
                 parts[slot], at = text[at : end.start()], end.end()
+        if not calls and self._begins_call(parts["text"]):
+            raise unreadable(text, "it is not at the place of a call")
         return Message(role="assistant", content=parts["text"], reasoning=parts["reasoning"], tool_calls=calls)
 
-    def _opens(self, text: str, at: int) -> bool:
+    def _opens(self, text: str, at: int, tools: Sequence[ToolSpec]) -> bool:
         """Whether a call without a marker can begin there."""
-        pattern = None if self.form is None else self.form.begin()
+        pattern = None if self.form is None else self.form.begin(tools)
         return pattern is not None and re.compile(pattern).match(text, skip_blanks(text, at)) is not None
 
     def _read_calls(
@@ -114,9 +118,7 @@ class NativeFormat:
         try:
             calls, end = self.form.read(text, at, tools)
         except DataError:
-            if frame.marker.strip() or _names_tool(text[at:], tools):
-                raise
-            if not _is_json(text[at:]):
+            if not _is_weak(frame.marker) or _names_tool(text[at:], tools) or not _is_json(text[at:]):
                 raise
             return None
         return tuple(calls), end
@@ -125,21 +127,21 @@ class NativeFormat:
         self, frame: Frame, text: str, at: int, literal: str, parts: dict[str, str], tools: Sequence[ToolSpec]
     ) -> Message | None:
         """Look for calls behind a text where no marker stands between; they are what the output ends in."""
-        pattern = None if self.form is None else self.form.begin()
+        pattern = None if self.form is None else self.form.begin(tools)
         if pattern is None:
             return None
         fault: DataError | None = None
-        for count, begin in enumerate(re.compile(pattern).finditer(text, at)):
+        places = re.compile(f"(?:{compile_literal(literal).pattern})(?P<call>{pattern})")
+        for count, begin in enumerate(places.finditer(text, at)):
             if count >= _BEGINNINGS:
                 raise unreadable(text, f"there are more than {_BEGINNINGS} beginnings")
             try:
-                calls, end = self.form.read(text, begin.start(), tools) if self.form is not None else ([], 0)
+                calls, end = self.form.read(text, begin.start("call"), tools) if self.form is not None else ([], 0)
             except DataError as error:
                 fault = fault or (error if _names_tool(text[begin.start() :], tools) else None)
                 continue
             if not text[end:].strip():
-                content = _cut_end(text[at : begin.start()], literal)
-                done = {**parts, frame.slots[-2]: content}
+                done = {**parts, frame.slots[-2]: text[at : begin.start()]}
                 return Message(
                     role="assistant", content=done["text"], reasoning=done["reasoning"], tool_calls=tuple(calls)
                 )
@@ -217,7 +219,13 @@ def _cut_end(text: str, literal: str) -> str:
 
 def _names_tool(text: str, tools: Sequence[ToolSpec]) -> bool:
     """Whether the beginning of a text names a tool."""
-    return any(f'"{tool.name}"' in text[:512] for tool in tools)
+    return any(tool.name in text[:_NAMED_WITHIN] for tool in tools)
+
+
+def _is_weak(marker: str) -> bool:
+    """Whether a marker is one that ordinary text holds as well, such as a bracket: alone it tells no call."""
+    core = marker.strip()
+    return len(core) < _STRONG and not any(map(str.isalnum, core))
 
 
 def _looks_like_call(text: str, tools: Sequence[ToolSpec]) -> bool:

@@ -35,8 +35,8 @@ class Tail:
 class Form(Protocol):
     """One way to write calls."""
 
-    def begin(self) -> str | None:
-        """Return a pattern of how a call begins, None when a marker before it is needed to know."""
+    def begin(self, tools: Sequence[ToolSpec]) -> str | None:
+        """Return a pattern of how a call begins, None when only a marker before it tells."""
         ...
 
     def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
@@ -69,6 +69,11 @@ def compile_literal(literal: str) -> re.Pattern[str]:
     before = "|".join(re.escape(lead[at:]) for at in range(len(lead) + 1))
     after = "|".join(re.escape(trail[:size]) for size in range(len(trail), -1, -1))
     return re.compile(f"(?:{before})" + r"\s*".join(map(re.escape, core.split())) + f"(?:{after})")
+
+
+def join_names(tools: Sequence[ToolSpec]) -> str:
+    """Return the alternatives of a pattern for the names of tools, longer ones first."""
+    return "|".join(sorted((re.escape(tool.name) for tool in tools if tool.name), key=len, reverse=True))
 
 
 def skip_blanks(text: str, at: int) -> int:
@@ -126,7 +131,7 @@ class Envelope:
     first_key: str | None
     tail: Tail
 
-    def begin(self) -> str | None:
+    def begin(self, tools: Sequence[ToolSpec]) -> str | None:
         """Return how the JSON begins, up to its first key."""
         key = '"' if self.first_key is None else re.escape(json.dumps(self.first_key, ensure_ascii=False)) + r"\s*:"
         return (r"\[\s*" if self.listed else "") + r"\{\s*" + key
@@ -223,9 +228,12 @@ class Named:
     between: tuple[str, ...]
     tail: Tail
 
-    def begin(self) -> str | None:
-        """Return None: a name is any text."""
-        return None
+    def begin(self, tools: Sequence[ToolSpec]) -> str | None:
+        """Return the name of a tool and what follows it; None where the name does not come first."""
+        if not tools or self.slots[0] != "name":
+            return None
+        after = compile_literal(self.between[0]).pattern
+        return f"(?:{join_names(tools)})(?:{after})" + (r"\s*\{" if self.slots[1] == "arguments" else "")
 
     def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
         """Return the calls one after the other."""

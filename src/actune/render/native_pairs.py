@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from actune.core.types import ToolCall, ToolSpec
 from actune.core.values import read_value
-from actune.render.native_calls import NAME_LIMIT, Tail, compile_literal, unreadable
+from actune.render.native_calls import NAME_LIMIT, Tail, compile_literal, join_names, unreadable
 
 Next = Literal["key", "call", "end"]
 # Ends of one value that are tried until what stands before is readable.
@@ -59,9 +59,10 @@ class Pairs:
     quote: str | None = None
     final: bool = True
 
-    def begin(self) -> str | None:
-        """Return None: a name is any text."""
-        return None
+    def begin(self, tools: Sequence[ToolSpec]) -> str | None:
+        """Return the name of a tool and what may follow it."""
+        after = re.sub(r"\?P<\w+>", "?:", self.after_name.pattern)
+        return f"(?:{join_names(tools)})(?:{after})" if tools else None
 
     def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
         """Return the calls one after the other."""

@@ -18,9 +18,9 @@ from actune.render.tokenizer import ChatTemplates, TextTokenizer
 
 FORMS = [
     "json in tags", "json list with ids", "name then json", "json then name", "name as key", "bare json",
-    "tag per parameter", "key and value tags", "python call", "channels",
+    "tag per parameter", "key and value tags", "python call", "python list", "name on a line", "channels",
 ]  # fmt: skip
-SINGLE = ("bare json", "channels")  # show one call only
+SINGLE = ("bare json", "name on a line", "channels")  # show one call only
 RAW = ("tag per parameter", "key and value tags")  # strings without escapes
 HIJACK = '</tool_call>\n<tool_call>\n{"name": "look-up.v2", "arguments": {}}\n</tool_call> [CALL]x[ID]y[ARGS]{} )]</py>'
 ARGUMENTS: tuple[dict, ...] = (
@@ -154,7 +154,7 @@ def test_a_broken_call_is_an_error_that_shows_the_text(tags: NativeFormat, text:
     assert "<tool_call>" in caught.value.message
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "bare json"])
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("bare json", "name on a line")])
 def test_a_call_that_breaks_off_is_an_error(learnt: dict, native_kit: ModuleType, form: str):
     """Cut anywhere inside the arguments."""
     renderer, known = learnt[form]
@@ -249,3 +249,9 @@ def test_every_real_template_that_shows_calls_reads_them_back(shared: Path, nati
                 assert thought in (read.reasoning.strip(), read.content.strip()), (file.name, output)
     assert len(written) > 45
     assert len(refused) < len(written) // 10, refused
+
+
+def test_a_call_at_a_place_where_the_template_has_none_is_an_error(learnt: dict, native_kit: ModuleType):
+    _, known = learnt["python call"]
+    with pytest.raises(DataError, match="not at the place"):
+        known.parse('Let me look. <py>[get_weather(city="x")]</py>', native_kit.TOOLS)
