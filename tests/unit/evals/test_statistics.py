@@ -166,10 +166,10 @@ def test_identical_outputs_of_a_few_items_do_not_prove_that_nothing_changed():
 
 
 def test_n_needed_for_two_points_and_a_tenth_flipped_is_about_1550():
-    assert items_needed(flips(1000, 50, 50), 0.02, 0.1) == pytest.approx(1550, rel=0.03)
+    assert items_needed(flips(1000, 50, 50), 0.02, 0.1) == pytest.approx(1550, rel=0.05)
     known = flips(1000, 50, 50)
-    assert items_needed(known, 0.02, guess_variance(known)) == pytest.approx(1550, rel=0.04)
-    assert items_needed(known, 0.01, 0.1) == pytest.approx(6200, rel=0.03)
+    assert items_needed(known, 0.02, guess_variance(known)) == pytest.approx(1550, rel=0.06)
+    assert items_needed(known, 0.01, 0.1) == pytest.approx(6200, rel=0.05)
 
 
 def test_n_needed_grows_with_clustering_and_is_not_said_where_it_cannot_be():
