@@ -121,6 +121,8 @@ def learn(renderer: ChatRenderer) -> Learnt:
     if isinstance(form, Pairs):
         final = all(frame.slots[-1] == "calls" for frame in frames.values() if "calls" in frame.slots)
         form = replace(form, final=final)
+    if form is None:
+        reason = reason or "the chat template shows no call"
     return Learnt(frames=_order(frames.values()), form=form, reason=reason)
 
 
