@@ -55,7 +55,12 @@ class Prompt:
 
 
 PROMPTS = (
-    Prompt(id="fire-alarm", axis="agent", text="输入图片是/tmp/1.jpg，请判断图片中是否有火；如果有，请处理。", tools=FIRE_ALARM),
+    Prompt(
+        id="fire-alarm",
+        axis="agent",
+        text="输入图片是/tmp/1.jpg，请判断图片中是否有火；如果有，请处理。",
+        tools=FIRE_ALARM,
+    ),
     Prompt(id="west-lake-fish", axis="general", text="西湖醋鱼怎么做"),
     Prompt(id="covid-and-cold", axis="general", text="新冠和普通感冒有什么区别"),
     Prompt(id="who", axis="identity", text="你是谁"),
