@@ -59,6 +59,7 @@ class Fuzzer:
         self.outputs = 0
 
     def generate(self, requests: list[Request], *, on_text=None) -> list[Generation]:
+        """Return random outputs."""
         return [self._run(request) for request in requests]
 
     def _run(self, request: Request) -> Generation:
@@ -74,7 +75,9 @@ class Fuzzer:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder with tokenizer files and a chat template with tools")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder with tokenizer files and a chat template with tools"
+    )
     parser.add_argument("--outputs", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0, help="longest time for one run of at most 4 outputs")
     parser.add_argument("--seed", type=int, default=0)
