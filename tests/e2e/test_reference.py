@@ -51,6 +51,7 @@ def run(model: Path, out: Path, *, processes: int, accumulation: int, extra: str
     flags += ["--model_id_or_path", str(model), "--dataset", str(ROOT / "examples" / "agent.jsonl")]
     flags += ["--train_dataset_mix_ds", str(ROOT / "examples" / "general.jsonl"), "--output_dir", str(out)]
     flags += ["--self_cognition_sample", "10", "--learning_rate", "5e-3", "--logging_steps", "1"]
+    flags += ["--compare", "false"]  # measured in test_comparison.py
     flags += ["--gradient_accumulation_steps", str(accumulation), *shlex.split(extra)]
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     command = [sys.executable, "-m", *(launcher if processes > 1 else []), "actune", "sft", *flags]

@@ -19,7 +19,7 @@ from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation
-from actune.data.encode import encode_rows
+from actune.data.encode import Strategy, encode_rows
 from actune.data.identity import heldout_rows
 from actune.data.mix import draw
 from actune.data.prepare import Rows
@@ -216,6 +216,8 @@ def _choose(
     candidates: Sequence[Conversation], count: int, asked: set[str], encoder: Encoder, settings: Settings
 ) -> list[Conversation]:
     """Return the first `count` candidates that training has not asked and that could be trained on."""
+    # Rows with warnings are measured where they are trained on.
+    strategy: Strategy = "discard" if settings.data.check_dataset_strategy == "discard" else "warning"
     chosen: list[Conversation] = []
     for row in candidates:
         if len(chosen) == count:
@@ -223,7 +225,7 @@ def _choose(
         if _question(row) in asked:
             continue
         encoded = encode_rows(
-            [row], encoder, max_length=settings.data.max_length, truncation="delete", strategy="discard"
+            [row], encoder, max_length=settings.data.max_length, truncation="delete", strategy=strategy
         )
         if encoded.trees:
             chosen.append(row)
