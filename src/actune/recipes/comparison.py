@@ -239,8 +239,13 @@ def _question(row: Conversation) -> str:
 
 
 def _example(rows: Sequence[Conversation], encoder: Encoder) -> TrainedExample | None:
-    """Return the first turn of a short row with tools, else of any row."""
-    ordered = sorted(rows, key=lambda row: (not row.tools, sum(len(message.content) for message in row.messages)))
+    """Return the first turn of a short row with a call, else of any row."""
+
+    def key(row: Conversation) -> tuple[bool, int]:
+        calls = any(message.tool_calls for message in row.messages)
+        return not calls, sum(len(message.content) for message in row.messages)
+
+    ordered = sorted(rows, key=key)
     for row in ordered[:_EXAMPLES]:
         try:
             turn = encoder.encode_turns(row)[0].turn
