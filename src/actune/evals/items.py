@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from actune.core.errors import DataError
+from actune.core.errors import ConfigError
 from actune.core.files import atomic_text
 
 Axis = Literal["agent", "general", "identity"]
@@ -19,6 +20,8 @@ PRIMARY: dict[Axis, tuple[str, ...]] = {
     "general": ("general_accuracy", "general_nll"),
     "identity": ("identity_hit",),
 }
+
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,32 +50,37 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read a file of scored items; keys beyond those of `Score` are ignored.
+    """Read a file of scored items, also one that another program wrote: keys beyond those of `Score` are ignored.
+
+    `true` and `false` are the scores 1 and 0; whole numbers may be ids; without `cluster` an item is its own.
 
     Raises:
-        DataError: code `items-unreadable`, naming file, line and field.
+        ConfigError: the file cannot be read, naming file, line and field.
     """
     scores: list[Score] = []
     seen: dict[tuple[str, str, str], int] = {}
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            score = _read_line(line, f"{path}:{number}")
-            key = (score.task, score.metric, score.id)
-            if key in seen:
-                raise _fault(f"{path}:{number}", f"task, metric and id are those of line {seen[key]}", "id")
-            seen[key] = number
-            scores.append(score)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise _fault(str(path), f"cannot be read: {error.strerror}", "") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        score = _read_line(line, f"{path}:{number}")
+        key = (score.task, score.metric, score.id)
+        if key in seen:
+            raise _fault(f"{path}:{number}", f"task, metric and id are those of line {seen[key]}", "id")
+        seen[key] = number
+        scores.append(score)
     if not scores:
         raise _fault(str(path), "no items", "")
     return scores
 
 
-def _read_line(line: str, where: str) -> Score:
+def _read_line(line: bytes, where: str) -> Score:
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise _fault(where, f"no JSON: {error}", "") from error
     if not isinstance(row, dict):
         raise _fault(where, "no JSON object", "")
@@ -83,8 +91,10 @@ def _read_line(line: str, where: str) -> Score:
         if row[field] not in allowed:
             raise _fault(where, f"{row[field]!r} is none of {', '.join(allowed)}", field)
     score = row["score"]
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or score != score or abs(score) == float("inf"):
+    if not isinstance(score, (int, float)) or not -_LARGEST <= score <= _LARGEST:  # false for NaN as well
         raise _fault(where, f"{score!r} is no finite number", "score")
+    if isinstance(row["id"], int) and not isinstance(row["id"], bool):
+        row["id"] = str(row["id"])
     for field in ("id", "task", "metric"):
         if not isinstance(row[field], str):
             raise _fault(where, f"{row[field]!r} is no text", field)
@@ -101,10 +111,7 @@ def _read_line(line: str, where: str) -> Score:
     )
 
 
-def _fault(where: str, what: str, field: str) -> DataError:
-    return DataError(
-        f"{where}: {field + ': ' if field else ''}{what}",
-        code="items-unreadable",
-        field=field or None,
-        fix="give a file written by `actune eval --out`",
+def _fault(where: str, what: str, field: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: {field + ': ' if field else ''}{what}", fix="give a file written by `actune eval --out`"
     )
