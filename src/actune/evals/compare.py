@@ -15,7 +15,7 @@ Level = Literal["metric", "split", "axis"]
 Verdict = Literal["gained", "lost", "kept", "undecided"]
 Key = tuple[str, str, str]
 
-FLAG_CODES = ("lost-split", "small-loss", "few-items", "few-clusters", "axis-missing", "gold-differs")
+FLAG_CODES = ("lost-split", "lost-metric", "small-loss", "few-items", "few-clusters", "axis-missing", "gold-differs")
 _SHOWN = 5  # items listed in a message
 _FEW_ITEMS = 30
 _FEW_CLUSTERS = 10
@@ -113,7 +113,13 @@ def compare_scores(
         raise ConfigError(f"margin {margin} is no positive number", fix="give the loss that still counts as kept: 0.02")
     pairs = _pair(base, tuned, files)
     measured = [*_axis_rows(pairs, margin), *_split_rows(pairs, margin), *_metric_rows(pairs, margin)]
-    flags = [*_lost_splits(measured), *_small_losses(measured, margin), *_thin_evidence(measured), *_gaps(pairs)]
+    flags = [
+        *_lost_splits(measured),
+        *_lost_metrics(measured),
+        *_small_losses(measured, margin),
+        *_thin_evidence(measured),
+        *_gaps(pairs),
+    ]
     return Comparison(files=files, flags=tuple(flags), rows=tuple(one.row for one in measured))
 
 
@@ -284,6 +290,26 @@ def _lost_splits(measured: list[_Measured]) -> list[Flag]:
         for row in (one.row for one in measured)
         if row.level == "split" and row.verdict == "lost" and row.axis in gained
     ]
+
+
+def _lost_metrics(measured: list[_Measured]) -> list[Flag]:
+    """Return flags on metrics besides the primary one that were lost: the axis may have gained in spite of them.
+
+    One flag a metric and task, on the row over all its splits.
+    """
+    flags, seen = [], set()
+    for row in (one.row for one in measured):
+        # the row over all splits stands before those of single splits
+        if row.level != "metric" or row.primary or (row.task, row.metric) in seen:
+            continue
+        seen.add((row.task, row.metric))
+        if row.verdict == "lost":
+            message = (
+                f"{row.axis}, {row.task}: {row.metric} fell from {row.base:.3f} to {row.tuned:.3f} "
+                f"({_interval(row)}, {row.n:,} items)."
+            )
+            flags.append(Flag(code="lost-metric", axis=row.axis, split=row.split, message=message))
+    return flags
 
 
 def _small_losses(measured: list[_Measured], margin: float) -> list[Flag]:

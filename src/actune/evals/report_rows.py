@@ -16,9 +16,9 @@ from actune.evals.report_texts import LANGUAGES, Words, joined, named, same, wor
 SYMBOLS = {"gained": "▲", "lost": "▼", "kept": "＝", "undecided": "?"}
 _AXES = ("agent", "general", "identity")
 _SPLITS = ("all", "held-in", "held-out", "no-tool")
-_FLAGS = ("lost-split", "small-loss", "axis-missing", "gold-differs", "few-items", "few-clusters")
+_FLAGS = ("lost-split", "lost-metric", "small-loss", "axis-missing", "gold-differs", "few-items", "few-clusters")
 """The order of flags; others follow."""
-_WITH_ROW = ("lost-split", "small-loss", "few-items", "few-clusters")
+_WITH_ROW = ("lost-split", "lost-metric", "small-loss", "few-items", "few-clusters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,18 +224,19 @@ def _flag(flag: Mapping[str, Any], rows: Sequence[Row]) -> Flag:
             values |= {"whole": mark(whole.verdict).word, "sentence": sentence(row), "metric": _code(row.metric)}
         text = words(f"flag_{code}_text", **values)
     title = words(f"flag_{code}", part=part) if known else words("flag_other", code=code, part=part)
-    return Flag(grave=code == "lost-split", title=title, text=text)
+    return Flag(grave=code in ("lost-split", "lost-metric"), title=title, text=text)
 
 
 def _find_row(code: str, axis: str, split: str, message: str, rows: Sequence[Row]) -> Row | None:
     """Return the row that a flag is about.
 
-    Flags name no metric; a small loss may be one of any metric, so the message must name the row's metric and means.
+    Flags name no metric; those of any metric need a message that names the row's metric and means.
     """
+    of_any = code in ("small-loss", "lost-metric")
     for row in rows:
-        if row.axis != axis or row.split != split or (row.level == "metric" and code != "small-loss"):
+        if row.axis != axis or row.split != split or (row.level == "metric" and not of_any):
             continue
-        if code != "small-loss" or all(
+        if not of_any or all(
             part in message for part in (row.metric, f"{row.base or 0.0:.3f}", f"{row.tuned or 0.0:.3f}")
         ):
             return row

@@ -154,6 +154,11 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "The axis as a whole is {whole}, but on “{split}” the tuned model is worse: {sentence}.",
         "该维度整体结论为“{whole}”，但在“{split}”上，微调后的模型变差：{sentence}。",
     ),
+    "flag_lost-metric": ("A metric lost: {part}", "某项指标下降：{part}"),
+    "flag_lost-metric_text": (
+        "{metric} is not the measure of the verdict, and the tuned model is worse in it: {sentence}.",
+        "{metric} 不是下结论的指标，但在这一项上微调后的模型变差：{sentence}。",
+    ),
     "flag_small-loss": ("Small loss: {part}", "小幅下降：{part}"),
     "flag_small-loss_text": (
         "{metric} is within the margin, but the whole 95\u202f% interval is below zero: {sentence}.",

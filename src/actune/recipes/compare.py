@@ -79,7 +79,7 @@ def _print_tables(comparison: Comparison, margin: float) -> None:
 def show_comparison(comparison: Comparison, margin: float, console: Console, *, metrics: bool = True) -> None:
     """Write flags, axes, splits and, with `metrics`, all other metrics to a console."""
     for flag in comparison.flags:
-        style = "bold red" if flag.code == "lost-split" else "yellow"
+        style = "bold red" if flag.code.startswith("lost-") else "yellow"
         console.print(f"{flag.code}: {flag.message}", style=style, markup=False)
     axes = [row for row in comparison.rows if row.level == "axis"]
     # an axis that is not split has one row, not a second one that says the same
