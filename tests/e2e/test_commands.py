@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -18,23 +17,6 @@ from actune.cli.main import main
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "examples" / "agent.jsonl"
 GENERAL = ROOT / "examples" / "general.jsonl"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
-    """A model folder: two random layers and the test tokenizer."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, tie_word_embeddings=True, max_position_embeddings=8192,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    for file in tokenizer_folder.iterdir():
-        shutil.copy(file, folder / file.name)
-    return folder
 
 
 def command_line(model: Path, out: Path, *flags: str) -> list[str]:

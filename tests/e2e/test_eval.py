@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,22 +18,6 @@ from actune.render.encoder import Encoder
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = str(ROOT / "examples" / "eval" / "tasks.yaml")
 NAMES = {"model_name": ["小助", "Helper"], "model_author": ["某某公司", "Some Company"]}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, tie_word_embeddings=True, max_position_embeddings=8192,
-    )  # fmt: skip
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    for file in tokenizer_folder.iterdir():
-        shutil.copy(file, folder / file.name)
-    return folder
 
 
 @pytest.fixture(scope="module")
