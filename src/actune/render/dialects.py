@@ -177,7 +177,15 @@ class ReactDialect:
         return replace(_find_stops(self._renderer), words=(react.STOP_WORD,))
 
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
-        """Return a step as a message; arguments stay the raw text."""
+        """Return a step as a message; arguments stay the raw text.
+
+        What the template writes between an answer and its stop is no part of the answer.
+        """
+        profile = self._renderer.profile
+        for stop in profile.stops:
+            if profile.answer_end.endswith(stop):
+                text = text.removesuffix(profile.answer_end.removesuffix(stop))
+                break
         return react.read_message(react.parse_step(text))
 
     def _history(self, conversation: Conversation, end: int) -> list[Message]:

@@ -14,7 +14,9 @@ from actune.agents.loop import Agent, Event, Limits, Task
 from actune.agents.tools import Toolbox, load_toolbox
 from actune.core.errors import DataError
 from actune.core.types import Message, ToolSpec
+from actune.render.chat import ChatRenderer
 from actune.render.encoder import Encoder
+from actune.render.tokenizer import ChatTemplates, TextTokenizer
 
 TOOLS = '''
 import time
@@ -254,3 +256,18 @@ def test_generation_that_was_cut_by_time(encoder: Encoder, toolbox: Toolbox):
     trace = Agent(Late(), encoder, toolbox, style="react").run(ask("?", toolbox.specs))
     assert trace.reason == "seconds"
     assert trace.steps[0].calls == ()
+
+
+def test_what_the_template_writes_before_its_stop_is_no_part_of_the_answer(
+    agent_kit: ModuleType, tokenizer_folder: Path, toolbox: Toolbox
+):
+    spaced = (
+        "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + ' \\n<|im_end|>' }}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    )
+    renderer = ChatRenderer(
+        TextTokenizer.from_folder(tokenizer_folder), ChatTemplates(plain=spaced, tools=spaced, origin="made")
+    )
+    agent = make(agent_kit, Encoder(renderer), toolbox, [CALL, ANSWER + " \n"])
+    trace = agent.run(ask("?", toolbox.specs))
+    assert trace.messages[-1] == Message(role="assistant", reasoning="I know", content="sunny")
