@@ -93,13 +93,12 @@ def _read_line(line: bytes, where: str) -> Score:
     score = row["score"]
     if not isinstance(score, (int, float)) or not -_LARGEST <= score <= _LARGEST:  # false for NaN as well
         raise _fault(where, f"{score!r} is no finite number", "score")
-    if isinstance(row["id"], int) and not isinstance(row["id"], bool):
-        row["id"] = str(row["id"])
+    whole = isinstance(row["id"], int) and not isinstance(row["id"], bool)
     for field in ("id", "task", "metric"):
-        if not isinstance(row[field], str):
+        if not isinstance(row[field], str) and not (field == "id" and whole):
             raise _fault(where, f"{row[field]!r} is no text", field)
     return Score(
-        id=row["id"],
+        id=str(row["id"]),
         task=row["task"],
         axis=row["axis"],
         split=row["split"],
