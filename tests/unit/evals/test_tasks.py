@@ -156,7 +156,7 @@ def test_identity_requires_what_the_gold_answer_says():
 def test_every_built_in_question_asks_for_name_and_author():
     rows = heldout_rows(names=NAMES, authors=AUTHORS)
     items = identity_items(rows, names=NAMES, authors=AUTHORS, task="t")
-    assert len(items) == len(rows) == 28
+    assert len(items) == len(rows) == 48
     assert all({"name", "author"} <= item.measures[0].gold.keys() for item in items)
 
 
@@ -230,7 +230,7 @@ tasks:
     ]
     items = load_tasks(words, names=NAMES, authors=AUTHORS)
     assert [(task, len([i for i in items if i.task == task])) for task in dict.fromkeys(item.task for item in items)] == [
-        ("tools", 3), ("other", 1), ("drift", 3), ("quiz", 1), ("who", 1), ("ordinary", 3), ("identity", 28),
+        ("tools", 3), ("other", 1), ("drift", 3), ("quiz", 1), ("who", 1), ("ordinary", 3), ("identity", 48),
     ]  # fmt: skip
     assert [item.split for item in items[:4]] == ["held-in", "no-tool", "held-in", "held-out"]
     who = next(item for item in items if item.task == "who")
