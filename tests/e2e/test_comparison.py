@@ -129,6 +129,17 @@ def test_full_training_is_compared_with_the_model_before(run: Path, model: Path,
     assert (out / "report" / "tuned.jsonl").read_bytes() != (run / "report" / "tuned.jsonl").read_bytes()
 
 
+def test_eval_of_a_run_is_in_the_dialect_of_its_training(run: Path, tmp_path: Path):
+    tasks = str(ROOT / "examples" / "eval" / "tasks.yaml")  # rows in the form of messages; the run was trained on ReAct
+    for name, flags in (("base", ["--base"]), ("tuned", [])):
+        line = ["eval", "--model", str(run), "--tasks", tasks, "identity", "--out", str(tmp_path / f"{name}.jsonl")]
+        assert main([*line, "--max_tokens", "4", "--limit", "3", *flags]) == 0
+    page = tmp_path / "page.html"
+    line = ["compare", str(tmp_path / "base.jsonl"), str(tmp_path / "tuned.jsonl"), "--html", str(page)]
+    assert main([*line, "--fail-on", "lost"]) in (0, 1)
+    assert page.is_file()
+
+
 def test_no_comparison_and_a_failing_one(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

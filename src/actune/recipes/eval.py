@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,11 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     """
     _check_request(tasks, out, max_tokens=max_tokens, limit=limit, batch_size=batch_size, overwrite=overwrite)
     folder, trained = find_weights(model, adapter)
-    encoder = find_writing(
-        model, dialect, chat_template, now, history_reasoning, raw_control_tokens, adapter=trained
-    ).encoder()
+    writing = find_writing(model, dialect, chat_template, now, history_reasoning, raw_control_tokens, adapter=trained)
+    if writing.dialect == "auto" and writing.trained_style is not None:
+        # The agent is used in the dialect it was trained in, whatever the rows of a task are written in.
+        writing = replace(writing, dialect=writing.trained_style)
+    encoder = writing.encoder()
     names, authors = _taught(model, model_name, model_author)
     items = load_tasks(tasks, names=names, authors=authors, limit=limit)
     check_items(items, encoder=encoder, max_tokens=max_tokens)
