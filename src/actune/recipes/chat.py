@@ -105,7 +105,7 @@ class Session:
 
     def talk(self) -> None:
         """Answer until the input ends."""
-        self._say(f"{self._bench.style} dialect, {len(self._talk.tools)} tools; /help lists the commands")
+        self._say(f"dialect {self._bench.style}, tools: {len(self._talk.tools)}; /help lists the commands")
         while True:
             try:
                 text = self._reader.read("> ")

@@ -105,7 +105,7 @@ def _run_file(
             )
     left = [task for task in tasks if str(task.id) not in done]
     if done:
-        console.print(f"{len(done):,} of {len(tasks):,} tasks are done already; {len(left):,} are left", markup=False)
+        console.print(f"tasks done already: {len(done):,} of {len(tasks):,}", markup=False)
     reasons: dict[str, int] = {}
     with out.open("a" if done else "w", encoding="utf-8") as file:
 
@@ -122,7 +122,7 @@ def _run_file(
 
         bench.agent.run_many(left, parallel=parallel, on_trace=keep)
     ends = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
-    console.print(f"{out}: {len(tasks):,} traces{f'; of this run: {ends}' if ends else ''}", markup=False)
+    console.print(f"{out} holds {len(tasks):,} traces{f'; of this run: {ends}' if ends else ''}", markup=False)
     return 0
 
 
@@ -199,7 +199,8 @@ def _read_conversations(path: Path, system: str, toolbox: Toolbox) -> list[Task]
     if loaded.quarantined:
         first = loaded.quarantined[0]
         raise ConfigError(
-            f"{first.source}: {first.reason}" + (f" (and {len(loaded.quarantined) - 1} more rows)"),
+            f"{first.source}: {first.reason}"
+            + (f" (and {more} more)" if (more := len(loaded.quarantined) - 1) else ""),
             fix=first.fix or 'write {"prompt": "..."}, or a conversation',
         )
     opening, given = open_conversation(system, toolbox)
