@@ -246,6 +246,21 @@ def test_conversations_are_tasks_with_their_own_tools(
     assert strip(tmp_path / "out.jsonl")["c"]["final_answer"] == ANSWER
 
 
+def test_conversations_that_end_in_a_question_are_tasks(agent: Path, tools: Path, tmp_path: Path):
+    asked = {"role": "user", "content": QUESTION}
+    rows = [{"messages": [asked]}, {"id": "s", "messages": [{"role": "system", "content": "Be kind."}, asked]}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+    human = {"conversations": [{"from": "human", "value": QUESTION}]}
+    (tmp_path / "human.jsonl").write_text(json.dumps(human) + "\n", encoding="utf-8")
+    for name, ids in (("rows", ["1", "s"]), ("human", ["1"])):
+        out = tmp_path / f"{name}.out"
+        assert main(command(agent, tools, "--tasks", tmp_path / f"{name}.jsonl", "--out", out)) == 0
+        traces = strip(out)
+        assert sorted(traces) == ids
+        assert traces["1"]["final_answer"] == ANSWER
+
+
 def test_chat(
     agent: Path, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,9 @@ from actune.agents.trace import Trace
 from actune.core.errors import ConfigError, DataError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation, Message, ToolCall
-from actune.data.sources import load_conversations, read_file
+from actune.data.rows import Row
+from actune.data.sources import read_file
+from actune.formats import registry
 from actune.recipes.agents import Bench, Choice, build_bench, open_conversation
 from actune.recipes.display import Display, clean
 from actune.recipes.writing import check_out, stderr
@@ -156,6 +158,8 @@ def _read_done(out: Path) -> dict[str, str]:
     return done
 
 
+_TASK_FIX = 'write {"prompt": "..."} with "id" and "system" if wanted, or a conversation that ends in a user message'
+
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +176,7 @@ def read_tasks(path: Path, system: str, toolbox: Toolbox) -> list[Task]:
     if any(isinstance(raw, dict) and "prompt" in raw for _, raw in rows):
         tasks = [_read_prompt(raw, f"{path}:{source.line}", source.line, system, toolbox) for source, raw in rows]
     else:
-        tasks = _read_conversations(path, system, toolbox)
+        tasks = _read_conversations(path, rows, system, toolbox)
     seen: set[str] = set()
     for task in tasks:
         if str(task.id) in seen:
@@ -185,7 +189,7 @@ def _read_prompt(raw: Any, where: str, line: int, system: str, toolbox: Toolbox)
     if isinstance(raw, DataError):
         raise ConfigError(f"{where}: {raw.message}", fix=raw.fix or "write one JSON object a line")
     if not isinstance(raw, dict) or not isinstance(raw.get("prompt"), str) or not raw["prompt"].strip():
-        raise ConfigError(f"{where}: prompt: no text", fix='write {"prompt": "..."} with "id" and "system" if wanted')
+        raise ConfigError(f"{where}: prompt: no text", fix=_TASK_FIX)
     own = raw.get("system", system)
     if not isinstance(own, str):
         raise ConfigError(f"{where}: system: {own!r} is no text", fix="write a text, or leave it out")
@@ -194,17 +198,37 @@ def _read_prompt(raw: Any, where: str, line: int, system: str, toolbox: Toolbox)
     return Task(messages=(*messages, Message(role="user", content=raw["prompt"])), tools=tools, id=str(identifier))
 
 
-def _read_conversations(path: Path, system: str, toolbox: Toolbox) -> list[Task]:
-    loaded = load_conversations(str(path), format_name=None, seed=0)
-    if loaded.quarantined:
-        first = loaded.quarantined[0]
-        raise ConfigError(
-            f"{first.source}: {first.reason}"
-            + (f" (and {more} more)" if (more := len(loaded.quarantined) - 1) else ""),
-            fix=first.fix or 'write {"prompt": "..."}, or a conversation',
-        )
+def _read_conversations(path: Path, rows: Sequence[Row], system: str, toolbox: Toolbox) -> list[Task]:
     opening, given = open_conversation(system, toolbox)
-    return [_cut_conversation(row, opening, given) for row in loaded.conversations]
+    tasks: list[Task] = []
+    format_name: str | None = None
+    for source, raw in rows:
+        try:
+            if isinstance(raw, DataError):
+                raise raw
+            format_name = format_name or registry.detect_format(
+                [_close(row) for _, row in rows if isinstance(row, dict)]
+            )
+            row = registry.read_row(_close(raw), source, format_name)
+        except DataError as error:
+            place = f"{error.field}: " if error.field and error.field not in error.message else ""
+            raise ConfigError(f"{source}: {place}{error.message}", fix=error.fix or _TASK_FIX) from error
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error.message}", fix=_TASK_FIX) from error
+        tasks.append(_cut_conversation(row, opening, given))
+    return tasks
+
+
+def _close(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with an answer at its end, which formats of training data want and a task need not have."""
+    row = dict(raw)
+    for key, role, text in (("messages", "role", "content"), ("conversations", "from", "value")):
+        listed = row.get(key)
+        if isinstance(listed, list) and listed and isinstance(listed[-1], dict):
+            asked = listed[-1].get(role)
+            if asked in ("user", "human"):
+                row[key] = [*listed, {role: "gpt" if asked == "human" else "assistant", text: "-"}]
+    return row
 
 
 def _cut_conversation(row: Conversation, opening: tuple[Message, ...], given: tuple[Any, ...]) -> Task:
