@@ -11,6 +11,9 @@ flips, no change, 3:1 and one-way change; bars: coverage >= 93 %, <= 97.5 % from
 - Other scores below 300 items: Student's t.
 - From 300 items on: the percentile bootstrap (93.2 % or more, `gained` at most 2.36 %), its distribution computed
   and not drawn: with 10,000 draws its error alone took `gained` to 2.58 %, and 14,000 items took seconds.
+- Other than 0/1 scores, of any number: each end no nearer than by Hall's transformation for skewed values. Student's t
+  alone covered 85.6 % of 30 differences of which a tenth are large, and 88 % of lognormal ones; Johnson's corrected t
+  90.9 and 92.0 %; with Hall's ends it is 93.6 %, and for normal differences the interval is 1 to 3 % wider.
 
 Where items share a cluster the interval is computed by item and by cluster, and the wider one counts.
 """
@@ -221,15 +224,15 @@ def _find_widths(
     """Return how far the 95 % and the 90 % interval reach below and above the mean."""
     # few changes of bounded scores: as many again may have been missed
     few = bounded and (binary or items.unlike < FEW_UNLIKE)
-    chosen = _widths(items, n=n, added=ADDED_FLIPS if few else 0.0, normal=binary, span=span)
+    chosen = _widths(items, n=n, added=ADDED_FLIPS if few else 0.0, normal=binary, skewed=not binary, span=span)
     if groups is None:
         return chosen
     added = ADDED_FLIPS * _design_effect(items, groups) if few else 0.0
-    wider = _widths(groups, n=n, added=added, normal=False, span=span)
+    wider = _widths(groups, n=n, added=added, normal=False, skewed=not binary, span=span)
     return [max(pair, key=sum) for pair in zip(chosen, wider, strict=True)]
 
 
-def _widths(unit: _Unit, *, n: int, added: float, normal: bool, span: float) -> list[tuple[float, float]]:
+def _widths(unit: _Unit, *, n: int, added: float, normal: bool, skewed: bool, span: float) -> list[tuple[float, float]]:
     count = len(unit.deviations)
     squares = math.fsum(unit.deviations**2)
     # rounding leaves about 1e-16 of the scores where all differences are equal
@@ -240,11 +243,36 @@ def _widths(unit: _Unit, *, n: int, added: float, normal: bool, span: float) -> 
         # totals of 0/1 scores are whole numbers of flips
         values = unit.deviations if unit.changes is None else unit.changes
         step = math.sqrt(squares / count) / _STEPS if unit.changes is None else 1.0
-        return [(below / n, above / n) for below, above in _resample(values, step)]
-    correction = 1.0 if normal else count / (count - 1)
-    error = math.sqrt(squares * correction + added) / n
-    half = [NormalDist().inv_cdf(p) if normal else t_quantile(p, count - 1) for p in (0.975, 0.95)]
-    return [(quantile * error,) * 2 for quantile in half]
+        chosen = [(below / n, above / n) for below, above in _resample(values, step)]
+    else:
+        correction = 1.0 if normal else count / (count - 1)
+        error = math.sqrt(squares * correction + added) / n
+        half = [NormalDist().inv_cdf(p) if normal else t_quantile(p, count - 1) for p in (0.975, 0.95)]
+        chosen = [(quantile * error,) * 2 for quantile in half]
+    if not skewed:
+        return chosen
+    ends = zip(chosen, _skewed_widths(unit.deviations, n), strict=True)
+    return [(max(below, far_below), max(above, far_above)) for (below, above), (far_below, far_above) in ends]
+
+
+def _skewed_widths(deviations: Floats, n: int) -> list[tuple[float, float]]:
+    """Return how far intervals reach below and above the mean by Hall's cubic transformation of Student's t.
+
+    (P. Hall, On the removal of skewness by transformation, J. R. Stat. Soc. B 54, 1992.) The quantile q of the
+    transformed statistic is that of the plain one at 3 r / g * (cbrt(1 + g / r * (q - g / (6 r))) - 1), with the
+    skewness g and r the root of the number of values.
+    """
+    count, squares = len(deviations), math.fsum(deviations**2)
+    error = math.sqrt(squares * count / (count - 1)) / n
+    lean = math.fsum(deviations**3) / count / (squares / count) ** 1.5 / math.sqrt(count) if squares > 0 else 0.0
+
+    def plain(quantile: float) -> float:
+        if abs(lean) < 1e-6:  # what is left out is smaller than this
+            return quantile
+        return 3 / lean * (math.cbrt(1 + lean * (quantile - lean / 6)) - 1)
+
+    half = [t_quantile(p, count - 1) for p in (0.975, 0.95)]
+    return [(plain(quantile) * error, -plain(-quantile) * error) for quantile in half]
 
 
 def _resample(values: Floats, step: float) -> list[Interval]:

@@ -98,15 +98,28 @@ def test_binary_interval_does_not_jump_where_the_bootstrap_takes_over():
     assert width(above.ci95) == pytest.approx(width(below.ci95), rel=0.08)
 
 
-def test_other_scores_get_students_t():
+def test_other_scores_get_students_t_where_they_are_not_skewed():
     rng = np.random.default_rng(0)
     base = -rng.gamma(2.0, size=20)
-    changes = rng.normal(0.1, 0.3, size=20)
+    half_of_them = rng.normal(0, 0.3, size=10)
+    changes = 0.1 + np.concatenate([half_of_them, -half_of_them])
     found = measure(base, base + changes, [str(i) for i in range(20)])
     half = 2.0930 * changes.std(ddof=1) / math.sqrt(20)
     assert found.ci95 == pytest.approx((changes.mean() - half, changes.mean() + half), abs=1e-4)
     assert found.mcnemar_p is None
     assert not found.bounded
+
+
+def test_skewed_scores_reach_farther_on_the_side_of_the_tail():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        changes = rng.lognormal(size=30)
+        found = measure(np.zeros(30), changes, [str(i) for i in range(30)])
+        low, high = found.difference - found.ci95[0], found.ci95[1] - found.difference
+        assert high >= low * (1 - 1e-9)  # Student's t at least on both sides, more above
+        covered += found.ci95[0] <= math.exp(0.5) <= found.ci95[1]
+    assert covered / 400 > 0.905  # Student's t alone: 0.88
 
 
 def test_the_wider_of_the_intervals_by_item_and_by_cluster_counts():
