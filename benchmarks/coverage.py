@@ -3,7 +3,8 @@
 Base and tuned model answer n items; each item flips with a fixed probability, and a flip is a fixed item with
 probability `share` (0.5: no change, 0.75: three fixed for one broken, 1: all one way). The interval of 0/1 scores
 depends on the counts of fixed and broken items alone, so their coverage is not simulated but summed over all counts:
-no Monte-Carlo error but that of the bootstrap inside. Clustered items and `n_needed` are simulated.
+no Monte-Carlo error. So is the share of `kept` at the n that `n_needed` names for a known flip rate. Clustered items,
+differences other than flips, and `n_needed` after a pilot are simulated: a bar is missed when chance does not explain it.
 
 Bars: coverage of the 95 % interval >= 93 % everywhere and <= 97.5 % where n x flips >= 10; `gained` and `lost` under no
 change <= 2.5 % each; `kept` under no change with probability >= 0.8 at the n that `n_needed` names.
@@ -14,9 +15,10 @@ Usage: python benchmarks/coverage.py [--quick]
 from __future__ import annotations
 
 import argparse
+import bisect
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +33,20 @@ SHARES = (0.5, 0.75, 1.0)
 MARGIN = 0.02
 LOW, HIGH, ENOUGH = 0.93, 0.975, 10
 WRONG, POWER = 0.025, 0.8
+MARGINS = (0.01, 0.02, 0.05)
+_SLOW = 6_000  # n_needed above which the sum takes minutes
+VALUES: dict[str, tuple[Callable[[np.random.Generator, int], np.ndarray], float]] = {
+    "normal": (lambda rng, n: rng.normal(size=n), 0.0),
+    "t, 3 degrees": (lambda rng, n: rng.standard_t(3, size=n), 0.0),
+    "exponential": (lambda rng, n: rng.exponential(size=n), 1.0),
+    "lognormal": (lambda rng, n: rng.lognormal(size=n), math.exp(0.5)),
+    "lognormal, downwards": (lambda rng, n: -rng.lognormal(size=n), -math.exp(0.5)),
+    "a tenth much worse": (
+        lambda rng, n: np.where(rng.random(n) < 0.1, rng.normal(-1, 0.5, n), rng.normal(0, 0.05, n)),
+        -0.1,
+    ),
+}
+"""Differences by name: how n of them are drawn, and their true mean."""
 _RARE = 1e-7  # counts rarer than this are left out and taken as not covered
 _SLACK = 3.0  # standard errors that a simulated share may miss its bar by
 
@@ -131,15 +147,59 @@ def check_needed(n: int, flips: float, draws: int, rng: np.random.Generator) -> 
     return Line(text=text, missed=missed)
 
 
-def check_rate(flips: float, draws: int, rng: np.random.Generator) -> Line:
-    """Return how often an unchanged model is kept at the n named for its true flip rate."""
-    needed = items_needed(measure_counts(100, 0, 0), MARGIN, flips)
+def check_rate(flips: float, margin: float) -> Line:
+    """Return how often an unchanged model is kept at the n named for its true flip rate, summed over all counts."""
+    needed = items_needed(measure_counts(100, 0, 0), margin, flips)
     assert needed is not None
-    kept = sum(
-        find_verdict(measure_counts(needed, *draw_counts(needed, flips, rng)), MARGIN) == "kept" for _ in range(draws)
-    )
-    text = f"flips {flips:4.2f} known  n_needed {needed:5}  kept there {kept / draws:.3f} of {draws}"
-    return Line(text=text, missed=() if at_least(kept, draws, POWER) else ("kept",))
+    kept = sum_kept(needed, flips, margin)
+    measure_counts.cache_clear()  # counts of another n
+    text = f"margin {margin:4.2f}  flips {flips:4.2f} known  n_needed {needed:5}  kept there {kept:.4f}"
+    return Line(text=text, missed=() if kept >= POWER else ("kept",))
+
+
+def sum_kept(n: int, flips: float, margin: float) -> float:
+    """Return the probability of `kept` under no change.
+
+    Of so many flips, the more are fixes the higher is the interval: the counts that are `kept` lie between two limits.
+    """
+    kept = 0.0
+    for flipped in range(n + 1):
+        outer = binomial(flipped, n, flips)
+        if outer < _RARE:
+            continue
+
+        def verdict(fixed: int, flipped: int = flipped) -> str:
+            return find_verdict(measure_counts(n, fixed, flipped - fixed), margin)
+
+        fixes = range(flipped + 1)
+        first = bisect.bisect_left(fixes, x=True, key=lambda fixed: verdict(fixed) in ("kept", "gained"))
+        end = bisect.bisect_left(fixes, x=True, key=lambda fixed: verdict(fixed) == "gained")
+        kept += outer * sum(binomial(fixed, flipped, 0.5) for fixed in range(first, end))
+    return kept
+
+
+def check_values(n: int, name: str, draws: int, rng: np.random.Generator) -> Line:
+    """Return coverage where the differences are no flips but numbers, some of them skewed."""
+    draw, truth = VALUES[name]
+    items = [str(item) for item in range(n)]
+    low = high = 0
+    for _ in range(draws):
+        found = measure(np.full(n, -20.0), draw(rng, n) - 20.0, items)
+        low, high = low + (found.ci95[0] > truth), high + (found.ci95[1] < truth)
+    covered = draws - low - high
+    missed = [] if at_least(covered, draws, LOW) else ["coverage low"]
+    if name == "normal" and not at_most(covered, draws, HIGH):
+        missed.append("coverage high")
+    text = f"n {n:5}  {name:22}  coverage {covered / draws:.4f}  above the truth {low / draws:.4f}  below "
+    return Line(text=text + f"{high / draws:.4f}", missed=tuple(missed))
+
+
+def rates(flips: Sequence[float], *, quick: bool) -> Iterator[tuple[float, float]]:
+    """Yield (flip rate, margin) whose sums are no work of minutes."""
+    for margin in (MARGIN,) if quick else MARGINS:
+        for rate in flips:
+            if rate / margin**2 * 7 <= _SLOW:  # 7: the squared sum of two normal quantiles
+                yield rate, margin
 
 
 def draw_flips(n: int, flips: float, rng: np.random.Generator) -> np.ndarray:
@@ -172,7 +232,8 @@ def run(quick: bool, show: Callable[[str], object] = print) -> int:
     parts: list[tuple[str, Iterator[Line]]] = [
         ("0/1 scores, exact sums", (check_cell(n, rate, up) for n in sizes for rate in flips for up in SHARES)),
         ("clustered items, no change", (check_clusters(n, r, 5, draws, rng) for n in sizes if n > 30 for r in flips)),
-        ("n_needed, true flip rate", (check_rate(rate, draws, rng) for rate in flips)),
+        ("other differences", (check_values(n, name, draws, rng) for name in VALUES for n in sizes)),
+        ("n_needed, true flip rate, exact sums", (check_rate(*case) for case in rates(flips, quick=quick))),
         ("n_needed, flip rate of a pilot", (check_needed(n, rate, draws // 2, rng) for n in sizes for rate in flips)),
     ]
     for title, lines in parts:
