@@ -17,9 +17,10 @@ LONGEST_LABEL = 300
 
 # What a reader cannot see, or what changes how other text is read: control characters other than tab and line feed,
 # line and paragraph separators, direction marks, zero-width signs, tags, surrogates. Joiners stay: emoji need them.
+# One of them repeated, or an empty screen of line feeds, is named once with its count.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "([\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff"
+    "\ud800-\udfff\U000e0000-\U000e007f])\\1*|\n{6,}"
 )
 
 
@@ -67,10 +68,25 @@ def label(text: object) -> Markup:
 
 
 def reveal(text: str) -> Markup:
-    """Return a text of a model or a data set as safe HTML in which each unseen character is named (`U+202E`)."""
-    named_characters = _UNSEEN.sub(lambda found: f"\x00{ord(found.group()):04X}\x01", text)
-    safe = str(escape(named_characters))
-    return Markup(re.sub("\x00([0-9A-F]+)\x01", r'<span class="mark">U+\1</span>', safe))
+    """Return a text of a model or a data set as safe HTML in which each unseen character is named (`U+202E`).
+
+    Where one is repeated it is named once, with how often it stands there; so are more than five line feeds.
+    """
+    safe = str(escape(_UNSEEN.sub(_name, text)))
+    return Markup(re.sub("\x00([0-9A-F]+)(?: ([0-9,]+))?\x01", _mark, safe))
+
+
+def _name(found: re.Match[str]) -> str:
+    run = found.group()
+    count = f" {len(run):,}" if len(run) > 1 else ""
+    named_run = f"\x00{ord(run[0]):04X}{count}\x01"
+    return f"\n{named_run}\n" if run[0] == "\n" else named_run
+
+
+def _mark(found: re.Match[str]) -> str:
+    code, count = found.groups()
+    times = f" × {count}" if count else ""
+    return f'<span class="mark">U+{code}{times}</span>'
 
 
 def joined(parts: Sequence[Words]) -> Words:

@@ -207,6 +207,13 @@ def test_what_cannot_be_seen_is_named() -> None:
     assert reveal("U+0041\x01") == 'U+0041<span class="mark">U+0001</span>'
 
 
+def test_what_is_repeated_and_cannot_be_seen_is_named_once_with_its_count() -> None:
+    assert reveal("a" + "\ufffd" * 1200 + "b") == 'a<span class="mark">U+FFFD × 1,200</span>b'
+    assert reveal("a" + "\n" * 200 + "b") == 'a\n<span class="mark">U+000A × 200</span>\nb'
+    assert reveal("a" + "\n" * 5 + "b") == "a\n\n\n\n\nb"
+    assert reveal("\x00\x01") == '<span class="mark">U+0000</span><span class="mark">U+0001</span>'
+
+
 def test_page_holds_no_unseen_character(tmp_path: Path) -> None:
     text = "x\x00\u202e\ud800\x85"
     sides = Side(parts=(Part(kind="output", text=text),))
