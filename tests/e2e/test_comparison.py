@@ -7,13 +7,16 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from actune.cli.main import main
 from actune.evals.metrics import rescore
+from actune.evals.tasks import Item
 from actune.render.encoder import Encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +116,28 @@ def test_items_were_not_trained_on(run: Path):
     assert 0 < len(agent) <= 5  # of 24 rows
 
 
+def test_a_question_of_the_training_is_not_asked_again(model: Path, tmp_path: Path):
+    lines = AGENT.read_text(encoding="utf-8").splitlines()
+    doubled = tmp_path / "rows.jsonl"  # each question twice, the second time in other letters and blanks
+    with doubled.open("w", encoding="utf-8") as file:
+        for line in lines:
+            row = json.loads(line)
+            file.write(json.dumps(row) + "\n")
+            for turn in row["conversations"]:
+                if turn["from"] == "user":
+                    turn["value"] = f"  {turn['value'].upper()}  "
+            file.write(json.dumps(row) + "\n")
+    flags = ["--dataset", str(doubled), "--train_dataset_mix_ratio", "0", "--self_cognition_sample", "0"]
+    assert main(words(model, tmp_path / "run", *flags)) == 0
+    file = tmp_path / "run" / "report" / "base.jsonl"
+    asked = {int(row["id"].split(":")[1].split("#")[0]) for row in read(file)} if file.is_file() else set()
+    # a row is measured only where its double is not trained on: both are held out
+    twins = {line + 1 if line % 2 else line - 1 for line in asked}
+    held = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["data"]["sources"]
+    assert next(source["tally"]["rows"] for source in held if source["role"] == "validation") > len(asked)
+    assert len(asked & twins) == len(asked)
+
+
 def test_finished_run_makes_a_missing_report_up(run: Path, model: Path):
     before = (run / "report" / "tuned.jsonl").read_bytes()
     for file in (run / "report").iterdir():
@@ -168,6 +193,30 @@ def test_nothing_held_out_is_said_and_no_reason_not_to_train(
     assert "no agent axis" in message
     assert "no general axis" in message
     assert "nothing to compare" in message
+
+
+def test_what_the_template_cannot_show_is_no_reason_not_to_train(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from actune.core.errors import RenderError
+    from actune.evals.evaluate import check_items
+    from actune.recipes import comparison
+
+    def refuse(items: Sequence[Item], **options: Any) -> None:
+        if items and items[0].task == "identity":
+            raise RenderError("the template takes no question", code="template-error", fix="use another")
+        check_items(items, **options)
+
+    monkeypatch.setattr(comparison, "check_items", refuse)
+    assert main(words(model, tmp_path / "run")) == 0
+    assert "note: not compared, identity: the template takes no question" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    tasks = {row["task"] for row in read(tmp_path / "run" / "report" / "base.jsonl")}
+    assert "identity" not in tasks
+    assert "held-out general rows" in tasks
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text(encoding="utf-8"))
+    assert ("axis-missing", "identity") in {(flag["code"], flag["axis"]) for flag in report["flags"]}
 
 
 def test_two_processes_leave_one_report(model: Path, tmp_path: Path):

@@ -108,7 +108,7 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
             check_items(part, encoder=encoder, max_tokens=settings.output.compare_tokens)
         except (RenderError, DataError) as error:
             # What cannot be measured is no reason not to train.
-            notices.append(f"{part[0].task} are not compared: {error.message}")
+            notices.append(f"not compared, {part[0].task}: {error.message}")
         else:
             items += part
     return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices))
