@@ -62,7 +62,8 @@ _TYPES = {
 class TaskSpec:
     """One task as written. Without `data` an identity task takes the built-in questions.
 
-    `seen` are names of tools, `seen_file` a data set whose tools count as seen in training.
+    `seen` are names of tools, `seen_file` a data set whose tools count as seen in training. `place` is where the task is
+    written, file and line; empty for a built-in one.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TaskSpec:
     limit: int | None = None
     names: tuple[str, ...] = ()
     authors: tuple[str, ...] = ()
+    place: str = ""
 
 
 def load_tasks(
@@ -92,16 +94,28 @@ def load_tasks(
     specs: list[TaskSpec] = []
     for word in words:
         specs += read_task_file(Path(word)) if Path(word).suffix.lower() in (".yaml", ".yml") else [_built_in(word)]
-    twice = [one.name for one, other in itertools.combinations(specs, 2) if one.name == other.name]
-    if twice:
-        raise ConfigError(f"two tasks are named {twice[0]!r}", fix="scores are told apart by task: give them own names")
+    for one, other in itertools.combinations(specs, 2):
+        if one.name == other.name:
+            raise ConfigError(
+                f"{_place_of(other)}two tasks are named {one.name!r}",
+                fix="scores are told apart by task: give them own names",
+            )
     items: list[Item] = []
     for spec in specs:
-        made = build_task(spec, names=spec.names or names, authors=spec.authors or authors, limit=limit)
+        try:
+            made = build_task(spec, names=spec.names or names, authors=spec.authors or authors, limit=limit)
+        except ConfigError as error:
+            raise ConfigError(f"{_place_of(spec)}{error.message}", fix=error.fix) from error
         if not made:
-            raise ConfigError(f"the task {spec.name!r} has no items", fix="give it data that it can measure")
+            raise ConfigError(
+                f"{_place_of(spec)}the task {spec.name!r} has no items", fix="give it data that it can measure"
+            )
         items += made
     return items
+
+
+def _place_of(spec: TaskSpec) -> str:
+    return f"{spec.place}: " if spec.place else ""
 
 
 def read_task_file(path: Path) -> list[TaskSpec]:
@@ -293,9 +307,9 @@ class _Reader:
         ]
         if "steps" in pairs:
             self._read_choice(pairs["steps"], "steps", ("first", "all"))
-        return self._make(kind, values) if len(self.problems) == before else None
+        return self._make(kind, values, node.start_mark.line + 1) if len(self.problems) == before else None
 
-    def _make(self, kind: str, values: Mapping[str, Any]) -> TaskSpec:
+    def _make(self, kind: str, values: Mapping[str, Any], line: int) -> TaskSpec:
         seen = values.get("seen_tools", ())
         return TaskSpec(
             name=values["name"],
@@ -308,6 +322,7 @@ class _Reader:
             limit=values.get("limit"),
             names=values.get("model_name", ()),
             authors=values.get("model_author", ()),
+            place=f"{self.path}:{line}",
         )
 
     def _place(self, text: str) -> str:

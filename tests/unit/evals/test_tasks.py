@@ -295,6 +295,18 @@ def test_wrong_files(tmp_path, text, said):
         load_tasks([task_file(tmp_path, text)])
 
 
+@pytest.mark.parametrize(("tasks", "line"), [
+    ("  - {name: a, kind: identity}\n  - {name: b, kind: nll, data: absent.jsonl}", 4),
+    ("  - {name: a, kind: identity}\n  - {name: b, kind: identity}\n  - {name: a, kind: identity}", 5),
+])  # fmt: skip
+def test_what_is_found_behind_the_file_names_the_line_of_its_task(tmp_path, tasks, line):
+    file = tmp_path / "tasks.yaml"
+    file.write_text(f"version: 1\ntasks:\n{tasks}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_tasks([str(file)], names=["x"], authors=["y"])
+    assert str(caught.value).startswith(f"{file}:{line}: ")
+
+
 def test_wrong_names(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_tasks(["identiy"])
