@@ -85,10 +85,11 @@ class _Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """A row and what flags need besides it."""
+    """A row and what flags need besides it; rows of equal `items` speak of one and the same set."""
 
     row: Row
     clusters: int
+    items: int
 
 
 def compare_scores(
@@ -263,7 +264,9 @@ def _measure(pairs: list[_Pair], level: Level, axis: Axis, split: Split, *, prim
         verdict=verdict,
         n_needed=_needed(found, margin) if verdict == "undecided" else None,
     )
-    return _Measured(row=row, clusters=found.clusters)
+    # pairs are sorted everywhere
+    items = hash(tuple((pair.base.task, pair.base.metric, pair.base.id) for pair in pairs))
+    return _Measured(row=row, clusters=found.clusters, items=items)
 
 
 def _needed(found: Difference, margin: float) -> int | None:
@@ -314,11 +317,11 @@ def _lost_metrics(measured: list[_Measured]) -> list[Flag]:
 
 def _small_losses(measured: list[_Measured], margin: float) -> list[Flag]:
     flags, seen = [], set()
-    for row in (one.row for one in measured):
+    for one in measured:
         # one set of items is a row of several levels, but one loss
-        same = (row.axis, row.metric, row.n, row.difference, row.ci95)
-        if row.verdict == "kept" and row.ci95[1] < 0 and same not in seen:
-            seen.add(same)
+        row = one.row
+        if row.verdict == "kept" and row.ci95[1] < 0 and one.items not in seen:
+            seen.add(one.items)
             task = "" if row.primary and row.level != "metric" else f", {row.task}"
             message = (
                 f"{row.axis}, {row.split}{task}: {row.metric} fell from {row.base:.3f} to {row.tuned:.3f} "
@@ -333,9 +336,9 @@ def _thin_evidence(measured: list[_Measured]) -> list[Flag]:
     flags, seen = [], set()
     for one in measured:
         row = one.row
-        if row.level == "metric" or (row.axis, row.metric, row.n, row.difference) in seen:
+        if row.level == "metric" or one.items in seen:
             continue
-        seen.add((row.axis, row.metric, row.n, row.difference))
+        seen.add(one.items)
         where = f"{row.axis}, {row.split}: {row.metric}"
         if row.n < _FEW_ITEMS:
             message = f"{where} rests on {row.n} item{'s' * (row.n > 1)}; its interval is wide ({_interval(row)})."

@@ -95,7 +95,7 @@ def score_table(scores: Sequence[Score]) -> Table:
     order = {axis: number for number, axis in enumerate(PRIMARY)}
     table = Table(box=None, pad_edge=False)
     for name in ("axis", "task", "split", "metric"):
-        table.add_column(name, no_wrap=name != "task")
+        table.add_column(name, no_wrap=name != "task", overflow="fold")
     for name in ("n", "mean", "95 %"):
         table.add_column(name, justify="right", no_wrap=True)
     for key in sorted(groups, key=lambda key: order[key[0]]):  # stable: tasks and metrics as they came

@@ -316,3 +316,12 @@ def test_lost_metric_beside_a_gained_axis_is_flagged_once():
     assert [(flag.axis, flag.split) for flag in lost] == [("identity", "all")]
     assert "no_over_trigger fell from 1.000 to 0.500" in lost[0].message
     assert row_of(comparison, "axis", "all", "identity").verdict == "gained"
+
+
+def test_splits_that_happen_to_have_equal_figures_are_flagged_each():
+    seen = counts(4, right=2)
+    unseen = counts(4, right=2, start=4, split="held-out")
+    flags = compare_scores(*join(seen, unseen, other_axes())).flags
+    assert [(flag.code, flag.split) for flag in flags] == [
+        ("few-items", "all"), ("few-items", "held-in"), ("few-items", "held-out"),
+    ]  # fmt: skip
