@@ -209,9 +209,7 @@ def test_what_the_template_cannot_show_is_no_reason_not_to_train(
 
     monkeypatch.setattr(comparison, "check_items", refuse)
     assert main(words(model, tmp_path / "run")) == 0
-    assert "note: not compared, identity: the template takes no question" in " ".join(
-        capsys.readouterr().err.split()
-    )
+    assert "note: not compared, identity: the template takes no question" in " ".join(capsys.readouterr().err.split())
     tasks = {row["task"] for row in read(tmp_path / "run" / "report" / "base.jsonl")}
     assert "identity" not in tasks
     assert "held-out general rows" in tasks
