@@ -35,6 +35,8 @@ _SCORED_POSITIONS = 2048
 # Largest relative difference (Euclidean norm) of logits that another layout of the same sums may cause.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUNDING_HALF = 5e-2
+# What `forward` may call its cache: `cache` for any model since transformers 5.24, the others before and in own code.
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +102,7 @@ class LocalEngine:
         self._tokenizer = tokenizer
         self._store = PrefixStore(cache_tokens)
         self._takes = frozenset(inspect.signature(self._model.forward).parameters)
-        self._cache_name = "cache_params" if "cache_params" in self._takes else "past_key_values"
+        self._cache_name = next((name for name in _CACHE_NAMES if name in self._takes), None)
         config = self._model.config.get_text_config()
         length = getattr(config, "max_position_embeddings", None)
         self.context: int | None = length if isinstance(length, int) and length > 0 else None
@@ -143,8 +145,8 @@ class LocalEngine:
         while waiting or active:
             while waiting and len(active) < self.batch_size:
                 row = waiting.popleft()
-                state = None if row.reason or row.check_time() else self._start(row)
-                if row.reason is not None or state is None:
+                state: Any = None if row.reason or row.check_time() else self._start(row)
+                if row.reason is not None:
                     done[row.index] = row.close()
                     continue
                 active.append(row)
@@ -198,12 +200,14 @@ class LocalEngine:
         """Choose the next token of every row."""
         ids = torch.tensor([[row.ids[-1]] for row in rows], device=self._model.device)
         positions = torch.tensor([[len(row.ids) - 1] for row in rows], device=self._model.device)
-        if batch.cache is None:
-            logits, cache = self._forward(ids, cache=cache, positions=positions)
-        else:
+        if batch.cache is not None:
             mask = batch.mask(self._model.device)
             logits, _ = self._forward(ids, cache=batch.cache, positions=positions, mask=mask)
             batch.grow()
+        elif cache is not None:
+            logits, cache = self._forward(ids, cache=cache, positions=positions)
+        else:  # a model without a cache: the whole text again
+            logits, cache = self._forward(torch.tensor([rows[0].ids], device=self._model.device), cache=None, keep=1)
         self._take(rows, logits[:, -1])
         return cache
 
@@ -253,13 +257,19 @@ class LocalEngine:
         use_cache: bool = True,
     ) -> tuple[Tensor, Any]:
         """Run the model on ids [rows, tokens]; logits for the last `keep` positions, or the positions in it."""
-        given = {"position_ids": positions, "attention_mask": mask, "logits_to_keep": keep, self._cache_name: cache}
-        inputs = {name: value for name, value in given.items() if value is not None and name in self._takes}
-        output = self._model(input_ids=ids, use_cache=use_cache, **inputs)
+        given = {"position_ids": positions, "attention_mask": mask, "logits_to_keep": keep}
+        inputs: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None and name in self._takes
+        }
+        if self._cache_name is not None:
+            inputs |= {self._cache_name: cache, "use_cache": use_cache}
+        else:
+            assert cache is None  # left out, it would be text forgotten
+        output = self._model(input_ids=ids, **inputs)
         logits = output.logits
         if keep is not None and "logits_to_keep" not in self._takes:
             logits = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
-        return logits, getattr(output, self._cache_name, None)
+        return logits, None if self._cache_name is None else getattr(output, self._cache_name, None)
 
     @torch.inference_mode()
     def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
@@ -351,10 +361,12 @@ class LocalEngine:
     @torch.inference_mode()
     def _find_fault(self) -> str | None:
         """Try reuse and padding on three short texts; return what is wrong with them on this model."""
+        if self._cache_name is None:
+            return "it takes no cache"
         try:
             kinds = {type(layer) for layer in DynamicCache(config=self._model.config).layers}
             other = kinds - {DynamicLayer, DynamicSlidingWindowLayer}
-            if self._cache_name != "past_key_values" or other:
+            if self._cache_name == "cache_params" or other:
                 return f"its cache is no list of keys and values: {sorted(kind.__name__ for kind in other)}"
             return self._try_layouts()
         except torch.OutOfMemoryError:
