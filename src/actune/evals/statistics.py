@@ -121,7 +121,9 @@ def measure(base: Sequence[float], tuned: Sequence[float], clusters: Sequence[st
         binary=binary,
         bounded=bounded,
         squares=squares,
-        largest=1.0 if bounded else math.fsum(changes**4) / squares if squares > 0 else 0.0,
+        # Not `**4`: numpy's power rounds a negative base otherwise than its opposite on some CPUs, and swapped files
+        # would not mirror each other.
+        largest=1.0 if bounded else math.fsum((changes**2) ** 2) / squares if squares > 0 else 0.0,
         design_effect=_design_effect(items, groups),
     )
 
@@ -264,7 +266,8 @@ def _skewed_widths(deviations: Floats, n: int) -> list[tuple[float, float]]:
     """
     count, squares = len(deviations), math.fsum(deviations**2)
     error = math.sqrt(squares * count / (count - 1)) / n
-    lean = math.fsum(deviations**3) / count / (squares / count) ** 1.5 / math.sqrt(count) if squares > 0 else 0.0
+    cubes = math.fsum(deviations**2 * deviations)  # not `**3`: see `measure`
+    lean = cubes / count / (squares / count) ** 1.5 / math.sqrt(count) if squares > 0 else 0.0
 
     def plain(quantile: float) -> float:
         if abs(lean) < 1e-6:  # what is left out is smaller than this
