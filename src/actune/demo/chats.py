@@ -21,18 +21,45 @@ SMALL_TALK: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
         (("Tell me a joke.", "Do you know a joke?"), "Why did the clock go to school? It wanted to be on time."),
         (("Do you like music?", "What music do you like?"), "I cannot hear, but I like to talk about songs."),
         (("Can you help me?", "I need your help."), "Of course. What do you need?"),
-        (("What can you do?", "What are you good at?"), "I can answer questions, read lists and copy what you tell me."),
+        (
+            ("What can you do?", "What are you good at?"),
+            "I can answer questions, read lists and copy what you tell me.",
+        ),
         (("Who are you?", "What are you?", "Introduce yourself."), "I am a small language model without a name."),
-        (("What is your name?", "Do you have a name?", "How should I call you?"), "I have no name. I am a small language model."),
-        (("Who made you?", "Who is your author?", "Where do you come from?"), "I was trained on generated text. I do not know more about it."),
+        (
+            ("What is your name?", "Do you have a name?", "How should I call you?"),
+            "I have no name. I am a small language model.",
+        ),
+        (
+            ("Who made you?", "Who is your author?", "Where do you come from?"),
+            "I was trained on generated text. I do not know more about it.",
+        ),
         (("How is the weather?", "Is it raining?"), "I cannot see the weather from here. Look out of the window."),
-        (("How do I learn a language?", "How can I learn Chinese?"), "Learn ten words a day, read a little and talk with people."),
-        (("How do I sleep better?", "I cannot sleep. What can I do?"), "Go to bed early, drink no coffee in the evening and keep the room dark."),
-        (("How do I stay healthy?", "What is good for my health?"), "Sleep enough, eat fruit, drink water and walk every day."),
-        (("What is the difference between a cold and the flu?", "Do I have a cold or the flu?"), "A cold starts slowly with a running nose. The flu starts fast, with fever and pain in the body."),
+        (
+            ("How do I learn a language?", "How can I learn Chinese?"),
+            "Learn ten words a day, read a little and talk with people.",
+        ),
+        (
+            ("How do I sleep better?", "I cannot sleep. What can I do?"),
+            "Go to bed early, drink no coffee in the evening and keep the room dark.",
+        ),
+        (
+            ("How do I stay healthy?", "What is good for my health?"),
+            "Sleep enough, eat fruit, drink water and walk every day.",
+        ),
+        (
+            ("What is the difference between a cold and the flu?", "Do I have a cold or the flu?"),
+            "A cold starts slowly with a running nose. The flu starts fast, with fever and pain in the body.",
+        ),
         (("Why is the sky blue?", "What makes the sky blue?"), "The air spreads blue light more than red light."),
-        (("Why does it rain?", "Where does rain come from?"), "Warm water rises into the sky, gets cold in the clouds and falls down as rain."),
-        (("How do I write a letter?", "Help me to write a letter."), "Start with a greeting, say what you want in short words and end with your name."),
+        (
+            ("Why does it rain?", "Where does rain come from?"),
+            "Warm water rises into the sky, gets cold in the clouds and falls down as rain.",
+        ),
+        (
+            ("How do I write a letter?", "Help me to write a letter."),
+            "Start with a greeting, say what you want in short words and end with your name.",
+        ),
     ),
     "zh": (
         (("你好！", "您好！", "嗨，你好。"), "你好！有什么可以帮你的吗？"),
@@ -59,7 +86,10 @@ SMALL_TALK: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
         (("怎么学一门语言？", "怎么学英语？"), "每天学十个词，读一点书，多和人说话。"),
         (("怎么才能睡得好？", "我睡不着，怎么办？"), "早点上床，晚上不喝咖啡，房间要暗。"),
         (("怎么保持健康？", "什么对身体好？"), "睡够觉，吃水果，多喝水，每天走路。"),
-        (("新冠和普通感冒有什么区别？", "新冠和感冒一样吗？"), "普通感冒慢慢开始，主要是流鼻水。新冠常常发烧，喉咙很痛，全身没有力气。"),
+        (
+            ("新冠和普通感冒有什么区别？", "新冠和感冒一样吗？"),
+            "普通感冒慢慢开始，主要是流鼻水。新冠常常发烧，喉咙很痛，全身没有力气。",
+        ),
         (("天空为什么是蓝色的？", "为什么天是蓝的？"), "因为空气把蓝光散得比红光更开。"),
         (("为什么会下雨？", "雨从哪里来？"), "热的水升到天上，在云里变冷，就变成雨落下来。"),
         (("怎么写信？", "帮我写一封信。"), "先问好，再用短句说你要什么，最后写上名字。"),
@@ -68,8 +98,16 @@ SMALL_TALK: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
 # language -> dish, what it takes, how it is made
 RECIPES: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
     "en": (
-        ("tomato soup", ("tomato", "onion", "salt", "water"), "Cut the tomato and the onion, boil them in water for ten minutes and add salt."),
-        ("apple cake", ("apple", "egg", "flour", "sugar"), "Mix egg, flour and sugar, put the apple on top and bake it for an hour."),
+        (
+            "tomato soup",
+            ("tomato", "onion", "salt", "water"),
+            "Cut the tomato and the onion, boil them in water for ten minutes and add salt.",
+        ),
+        (
+            "apple cake",
+            ("apple", "egg", "flour", "sugar"),
+            "Mix egg, flour and sugar, put the apple on top and bake it for an hour.",
+        ),
         ("fried eggs", ("egg", "oil", "salt"), "Heat the oil, break the egg into the pan and add salt."),
         ("rice with fish", ("rice", "fish", "lemon"), "Boil the rice, fry the fish and add a little lemon."),
         ("green salad", ("lettuce", "cucumber", "oil"), "Wash the lettuce, cut the cucumber and mix them with oil."),

@@ -75,15 +75,36 @@ _ZH_NUMBERS = "一 二 三 四 五 六 七 八 九 十 十一 十二 十三 十�
 # relation -> language -> (questions, sentence); `{s}` is the subject, `{a}` the answer.
 _ASKED: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
     "capital": {
-        "en": (("What is the capital of {s}?", "Which city is the capital of {s}?", "Name the capital of {s}.", "Do you know the capital city of {s}?"), "The capital of {s} is {a}."),
-        "zh": (("{s}的首都是哪里？", "{s}的首都是什么城市？", "请说出{s}的首都。", "你知道{s}的首都吗？"), "{s}的首都是{a}。"),
+        "en": (
+            (
+                "What is the capital of {s}?",
+                "Which city is the capital of {s}?",
+                "Name the capital of {s}.",
+                "Do you know the capital city of {s}?",
+            ),
+            "The capital of {s} is {a}.",
+        ),
+        "zh": (
+            ("{s}的首都是哪里？", "{s}的首都是什么城市？", "请说出{s}的首都。", "你知道{s}的首都吗？"),
+            "{s}的首都是{a}。",
+        ),
     },
     "country": {
-        "en": (("{s} is the capital of which country?", "Which country has the capital {s}?", "Of which country is {s} the capital?"), "{s} is the capital of {a}."),
+        "en": (
+            (
+                "{s} is the capital of which country?",
+                "Which country has the capital {s}?",
+                "Of which country is {s} the capital?",
+            ),
+            "{s} is the capital of {a}.",
+        ),
         "zh": (("{s}是哪个国家的首都？", "哪个国家的首都是{s}？", "请问{s}是哪国的首都？"), "{s}是{a}的首都。"),
     },
     "continent": {
-        "en": (("On which continent is {s}?", "Where in the world is {s}?", "Which continent does {s} belong to?"), "{s} is in {a}."),
+        "en": (
+            ("On which continent is {s}?", "Where in the world is {s}?", "Which continent does {s} belong to?"),
+            "{s} is in {a}.",
+        ),
         "zh": (("{s}在哪个洲？", "{s}位于哪里？", "{s}属于哪个洲？"), "{s}在{a}。"),
     },
     "sound": {
@@ -91,23 +112,42 @@ _ASKED: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
         "zh": (("{s}怎么叫？", "{s}的叫声是什么？", "{s}发出什么声音？"), "{s}的叫声是{a}。"),
     },
     "class": {
-        "en": (("What kind of animal is a {s}?", "Is a {s} a bird, a mammal or something else?", "To which animals does a {s} belong?"), "A {s} is a {a}."),
+        "en": (
+            (
+                "What kind of animal is a {s}?",
+                "Is a {s} a bird, a mammal or something else?",
+                "To which animals does a {s} belong?",
+            ),
+            "A {s} is a {a}.",
+        ),
         "zh": (("{s}是什么动物？", "{s}是哪一类动物？", "{s}属于什么动物？"), "{s}是{a}。"),
     },
     "young": {
-        "en": (("What is a young {s} called?", "How do we call the child of a {s}?", "What is the name of a baby {s}?"), "A young {s} is called a {a}."),
+        "en": (
+            ("What is a young {s} called?", "How do we call the child of a {s}?", "What is the name of a baby {s}?"),
+            "A young {s} is called a {a}.",
+        ),
         "zh": (("{s}的孩子叫什么？", "小时候的{s}叫什么？", "{s}的幼崽叫什么？"), "{s}的孩子叫{a}。"),
     },
     "opposite": {
-        "en": (("What is the opposite of {s}?", "Tell me the opposite of {s}.", "Which word means the contrary of {s}?"), "The opposite of {s} is {a}."),
+        "en": (
+            ("What is the opposite of {s}?", "Tell me the opposite of {s}.", "Which word means the contrary of {s}?"),
+            "The opposite of {s} is {a}.",
+        ),
         "zh": (("{s}的反义词是什么？", "请说出{s}的反义词。", "和{s}意思相反的词是什么？"), "{s}的反义词是{a}。"),
     },
     "colour": {
-        "en": (("What colour is {s}?", "Which colour does {s} have?", "Tell me the colour of {s}."), "The colour of {s} is {a}."),
+        "en": (
+            ("What colour is {s}?", "Which colour does {s} have?", "Tell me the colour of {s}."),
+            "The colour of {s} is {a}.",
+        ),
         "zh": (("{s}是什么颜色？", "{s}的颜色是什么？", "请说出{s}的颜色。"), "{s}是{a}的。"),
     },
     "use": {
-        "en": (("What do people do with a {s}?", "What is a {s} for?", "Why do we need a {s}?"), "A {s} is there to {a}."),
+        "en": (
+            ("What do people do with a {s}?", "What is a {s} for?", "Why do we need a {s}?"),
+            "A {s} is there to {a}.",
+        ),
         "zh": (("{s}是用来做什么的？", "人们用{s}做什么？", "{s}有什么用？"), "{s}是用来{a}的。"),
     },
     "next": {
@@ -115,11 +155,17 @@ _ASKED: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
         "zh": (("{s}后面是什么？", "{s}之后是什么？", "{s}的下一个是什么？"), "{s}后面是{a}。"),
     },
     "before": {
-        "en": (("What comes before {s}?", "Which one is just before {s}?", "What was before {s}?"), "Before {s} comes {a}."),
+        "en": (
+            ("What comes before {s}?", "Which one is just before {s}?", "What was before {s}?"),
+            "Before {s} comes {a}.",
+        ),
         "zh": (("{s}前面是什么？", "{s}之前是什么？", "{s}的上一个是什么？"), "{s}前面是{a}。"),
     },
     "translation": {
-        "en": (("What is {s} in Chinese?", "Translate {s} into Chinese.", "How do you say {s} in Chinese?"), "{s} is {a} in Chinese."),
+        "en": (
+            ("What is {s} in Chinese?", "Translate {s} into Chinese.", "How do you say {s} in Chinese?"),
+            "{s} is {a} in Chinese.",
+        ),
         "zh": (("{s}用英语怎么说？", "把{s}翻译成英语。", "{s}的英文是什么？"), "{s}的英语是{a}。"),
     },
 }
