@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from actune.demo.words import THINGS, VERBS
@@ -171,7 +172,8 @@ _ASKED: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
 }
 
 
-def list_facts() -> list[Fact]:
+@functools.cache
+def list_facts() -> tuple[Fact, ...]:
     """Return every fact, in a fixed order without repetition."""
     facts: dict[tuple[str, str, str], Fact] = {}
     for relation, language, subject, answer in _pairs():
@@ -187,10 +189,10 @@ def list_facts() -> list[Fact]:
                 sentence.format(s=subject, a=answer),
             ),
         )
-    return list(facts.values())
+    return tuple(facts.values())
 
 
-def wrong_answers(fact: Fact, facts: list[Fact], rng: random.Random, count: int = 3) -> list[str]:
+def wrong_answers(fact: Fact, facts: Sequence[Fact], rng: random.Random, count: int = 3) -> list[str]:
     """Return other answers of the same relation and language, none of them right for this subject."""
     right = {other.answer for other in facts if (other.relation, other.subject) == (fact.relation, fact.subject)}
     others = {other.answer for other in facts if (other.relation, other.language) == (fact.relation, fact.language)}

@@ -8,7 +8,7 @@ details in a sentence and to copy strings it has never seen.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from actune.demo import values
 from actune.demo.chats import DICTIONARY, RECIPES, SMALL_TALK
@@ -51,10 +51,10 @@ def insert(rng: random.Random, turns: list[Turn], others: list[Turn]) -> list[Tu
     return [*turns[:at], *others, *turns[at:]]
 
 
-def write_conversations(seed: int, level: float) -> Iterator[list[Turn]]:
-    """Yield conversations without end, none of which holds a held-out name or value."""
+def write_conversations(seed: int, level: float, facts: Sequence[Fact] | None = None) -> Iterator[list[Turn]]:
+    """Yield conversations without end, none of which holds a held-out name or value; `facts` are all unless given."""
     rng = random.Random(seed)
-    facts = list_facts()
+    facts = facts or list_facts()
     by_language = {language: [fact for fact in facts if fact.language == language] for language in ("en", "zh")}
     makers: list[Callable[[random.Random, str, float], list[Turn]]] = [
         lambda rng, language, _: ask_facts(rng, by_language[language]),
@@ -74,7 +74,7 @@ def write_conversations(seed: int, level: float) -> Iterator[list[Turn]]:
             yield turns
 
 
-def ask_facts(rng: random.Random, facts: list[Fact]) -> list[Turn]:
+def ask_facts(rng: random.Random, facts: Sequence[Fact]) -> list[Turn]:
     """Return questions about facts, all answered shortly or all in a sentence."""
     turns: list[Turn] = []
     short = rng.random() < 0.5
