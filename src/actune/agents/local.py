@@ -111,6 +111,11 @@ class LocalEngine:
         self.batch_size = batch_size if self.fault is None else 1
 
     @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self._model.device
+
+    @property
     def kept_tokens(self) -> int:
         """Tokens whose keys and values are kept for later prompts."""
         return len(self._store)

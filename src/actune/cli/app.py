@@ -15,6 +15,7 @@ _HELP = """Fine-tune language models into tool-using agents: train exactly what 
 """
 # name -> (help in the list of commands, usage)
 COMMANDS = {
+    "demo": ("See the whole thing work: a tiny model becomes an agent in a few minutes.", "[--out runs/demo] ..."),
     "sft": ("Fine-tune a model on agent, general and identity rows.", "[RECIPE.yaml] [--flag value ...]"),
     "check": ("Check conversation files, with a model's chat template if one is given.", "DATA... [--model DIR] ..."),
     "inspect": ("Show a row as the model is trained on it, with trained text marked.", "--model DIR --data FILE ..."),
@@ -34,6 +35,7 @@ COMMANDS = {
 }
 
 _MODULES = {
+    "demo": "actune.cli.demo",
     "sft": "actune.cli.sft",
     "run": "actune.cli.agents",
     "chat": "actune.cli.agents",

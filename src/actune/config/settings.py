@@ -199,6 +199,10 @@ class OutputSettings(Group):
         default=True,
         description="Compare the model before and after training on held-out rows, and write OUT/report/.",
     )
+    compare_tasks: tuple[str, ...] = Field(
+        default=(),
+        description="Task files (.yaml) or built-in tasks that the comparison measures. Default: held-out rows, and identity questions where a name is taught.",
+    )
     compare_items: Positive = Field(
         default=200, description="Held-out rows measured at most, for agent, general and over-trigger each."
     )

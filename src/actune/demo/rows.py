@@ -14,16 +14,14 @@ from actune.demo.facts import Fact, list_facts, wrong_answers
 from actune.demo.requests import draw_details, draw_pair, say_wish
 from actune.demo.text import write_conversations
 from actune.demo.tools import Names, Part, Tool, list_tools, write_tools
-from actune.demo.words import a
+from actune.demo.words import Thing, Verb, a
 
 Row = dict[str, Any]
 
 _SEED = 70_000_000  # far from the seeds of the base model's text
 _LEVEL = 0.5  # length of the general rows
-_TURNS = (1, 2)
-_TWO_TURNS = 0.4
+_TURNS = 4  # of an agent row at most: long lists of tools are read once for several calls
 _NO_TOOL = 0.2
-_KNOWN = {"en": "I now know the final answer", "zh": "I now know the final answer"}
 _NONE = {"en": "None of the tools can do that.", "zh": "没有工具可以做这个。"}
 # key of an observation -> kind of its value, and how a final answer says it
 _RESULTS = {
@@ -39,7 +37,7 @@ def write_agent_rows(count: int, seed: int = 0) -> Iterator[Row]:
     rng = random.Random(f"{_SEED} agent {seed}")
     number = 0
     while number < count:
-        row = _write_row(rng, f"demo_{number:05}", list_tools("train"), 1 + (rng.random() < _TWO_TURNS), _NO_TOOL)
+        row = _write_row(rng, f"demo_{number:05}", list_tools("train"), rng.randint(1, _TURNS), _NO_TOOL)
         # An invented name can come together by accident where two words meet.
         if not values.find_held_out(json.dumps(row, ensure_ascii=False)):
             number += 1
@@ -123,13 +121,12 @@ def _ask_tool(rng: random.Random, language: str, tool: Tool, held_out: bool) -> 
     kind, en, zh = _RESULTS[key]
     result = values.draw(rng, kind, language, held_out=held_out)
     answer = (en if language == "en" else zh).format(result)
-    en_thought, zh_thought = f"I have to {tool.verb.en} {a(tool.thing.en)}.", f"我要{tool.verb.zh}{tool.thing.zh}。"
     text = (
-        f"Thought: {en_thought if language == 'en' else zh_thought}\n"
+        f"{_think(language, tool.verb, tool.thing)}\n"
         f"Action: {tool.name}\n"
         f"Action Input: {json.dumps(details, ensure_ascii=False)}\n"
         f"Observation: {json.dumps({'status': 'done', key: result}, ensure_ascii=False)}\n"
-        f"{_finish(language, answer)}"
+        f"{_finish(answer)}"
     )
     return [("user", wish), ("assistant", text)]
 
@@ -143,18 +140,22 @@ def _ask_without_tool(rng: random.Random, language: str, tools: list[Tool], held
         fields = rng.choice(tools).fields
         details = draw_details(rng, language, fields, held_out=held_out)
         wish = say_wish(rng, language, Tool("", *pair, fields).entry(), details)
-        return [("user", wish), ("assistant", _finish(language, _NONE[language]))]
+        return [("user", wish), ("assistant", f"{_think(language, *pair)}\nFinal Answer: {_NONE[language]}")]
     if rng.random() < 0.5:
         said, answer = rng.choice(SMALL_TALK[language])
-        return [("user", rng.choice(said)), ("assistant", _finish(language, answer))]
+        return [("user", rng.choice(said)), ("assistant", _finish(answer))]
     fact = rng.choice(_facts(language, replayed=not held_out))
     question = fact.questions[-1] if held_out else rng.choice(fact.questions[:-1])
-    return [("user", question), ("assistant", _finish(language, fact.sentence))]
+    return [("user", question), ("assistant", _finish(fact.sentence))]
 
 
 def _facts(language: str, *, replayed: bool) -> list[Fact]:
     return [fact for fact in list_facts() if fact.language == language and fact.replayed == replayed]
 
 
-def _finish(language: str, answer: str) -> str:
-    return f"Thought: {_KNOWN[language]}\nFinal Answer: {answer}"
+def _think(language: str, verb: Verb, thing: Thing) -> str:
+    return f"Thought: I have to {verb.en} {a(thing.en)}." if language == "en" else f"Thought: 我要{verb.zh}{thing.zh}。"
+
+
+def _finish(answer: str) -> str:
+    return f"Thought: I now know the final answer\nFinal Answer: {answer}"

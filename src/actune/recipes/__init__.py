@@ -8,6 +8,7 @@ from actune.recipes.chat import chat
 from actune.recipes.check import check
 from actune.recipes.compare import compare
 from actune.recipes.convert import convert
+from actune.recipes.demo import demo
 from actune.recipes.eval import evaluate
 from actune.recipes.export import export
 from actune.recipes.inspect import inspect
@@ -15,4 +16,17 @@ from actune.recipes.run import run
 from actune.recipes.sft import sft
 from actune.recipes.tokens import tokens
 
-__all__ = ["Choice", "chat", "check", "compare", "convert", "evaluate", "export", "inspect", "run", "sft", "tokens"]
+__all__ = [
+    "Choice",
+    "chat",
+    "check",
+    "compare",
+    "convert",
+    "demo",
+    "evaluate",
+    "export",
+    "inspect",
+    "run",
+    "sft",
+    "tokens",
+]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from actune.evals.compare import Comparison, compare_scores
 from actune.evals.evaluate import check_items, evaluate
 from actune.evals.items import Score, write_scores
 from actune.evals.report import ReportData, TrainedExample, Transcript, write_page
+from actune.evals.task_files import load_tasks
 from actune.evals.tasks import (
     Item,
     agent_items,
@@ -70,8 +72,13 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     """Choose the held-out rows: validation rows first, then rows of the sources that the mixture did not draw.
 
     Rows that ask what a row of the training asks are left out, as are those that cannot be trained on either.
-    What this template cannot be measured with is left out with a notice.
+    What this template cannot be measured with is left out with a notice. With `compare_tasks` those are measured instead.
+
+    Raises:
+        ActuneError: a task that was asked for cannot be read or measured.
     """
+    if settings.output.compare_tasks:
+        return _plan_tasks(settings, rows, encoder)
     count, seed = settings.output.compare_items, settings.training.seed
     asked = {_question(row) for row in rows.train}
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
@@ -114,18 +121,27 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices))
 
 
+def _plan_tasks(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
+    names, authors = settings.data.model_name, settings.data.model_author
+    items = load_tasks(settings.output.compare_tasks, names=names, authors=authors)
+    check_items(items, encoder=encoder, max_tokens=settings.output.compare_tokens)
+    return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=())
+
+
 def compare_run(
     settings: Settings,
     folder: Path,
     plan: Plan,
     encoder: Encoder,
     *,
+    started: float,
     say: Callable[[str], None],
     advance: Callable[[], None] = lambda: None,
 ) -> Comparison | None:
     """Measure the base model and the result of a run, and write `report/`; None when there is nothing to measure.
 
-    `advance` is called after each item of either model.
+    `started` is the time.monotonic() from which the report counts its seconds. `advance` is called after each item of
+    either model.
 
     Raises:
         ActuneError: a model cannot be loaded or an item cannot be measured.
@@ -134,6 +150,7 @@ def compare_run(
         say("Nothing is held out, so there is nothing to compare.")
         return None
     from actune.agents.local import load_engine
+    from actune.training.metrics import read_peak_memory
 
     run = read_run(folder)
     assert run is not None  # sft wrote it
@@ -155,12 +172,16 @@ def compare_run(
             base = measure(base_engine)
     else:
         del engine  # two models need not fit side by side
-        base = measure(load_engine(run.model_dir, dtype=dtype, batch_size=_BATCH, trust_remote_code=remote))
-    return write_report(settings, folder, plan, base, tuned)
+        engine = load_engine(run.model_dir, dtype=dtype, batch_size=_BATCH, trust_remote_code=remote)
+        base = measure(engine)
+    cost = {"seconds": time.monotonic() - started, "peak_memory_bytes": read_peak_memory(engine.device)}
+    return write_report(settings, folder, plan, base, tuned, cost)
 
 
-def write_report(settings: Settings, folder: Path, plan: Plan, base: _Measured, tuned: _Measured) -> Comparison:
-    """Write items, comparison and page of a run into `report/`."""
+def write_report(
+    settings: Settings, folder: Path, plan: Plan, base: _Measured, tuned: _Measured, cost: Mapping[str, float]
+) -> Comparison:
+    """Write items, comparison and page of a run into `report/`; `cost` are its seconds and peak memory."""
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
     files = (place / "base.jsonl", place / "tuned.jsonl")
@@ -171,7 +192,7 @@ def write_report(settings: Settings, folder: Path, plan: Plan, base: _Measured, 
     )
     transcripts = pair_traces(base.traces, tuned.traces)
     content = comparison.to_json()
-    extra = _extra(tuned.scores) | {"margin": settings.output.compare_margin}
+    extra: dict[str, float] = {**_extra(tuned.scores), **cost, "margin": settings.output.compare_margin}
     whole = content | {"transcripts": [asdict(one) for one in transcripts], "extra": extra}
     atomic_text(place / "report.json", json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
     write_page(place / "index.html", _page_data(folder, plan, content, base, tuned, transcripts, extra))

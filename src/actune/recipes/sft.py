@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -47,8 +48,11 @@ class Job:
     comparison: Plan | None
 
 
-def sft(settings: Settings) -> int:
+def sft(settings: Settings, *, opened: bool = False, started: float | None = None) -> int:
     """Fine-tune a model; returns the exit code.
+
+    With `opened` the caller has opened the folder of the run and may have put files into it. `started` is the
+    time.monotonic() from which the report counts, now unless given.
 
     The first failures cost no time: settings, folder, tokenizer and template, then rows, and only then the model. With
     several processes rank 0 alone reads data and writes files; the others receive the encoded rows.
@@ -57,8 +61,9 @@ def sft(settings: Settings) -> int:
         ActuneError: what, where, why, and what to do.
     """
     console = stderr()
+    started = time.monotonic() if started is None else started
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        job = prepare_job(settings, console)
+        job = prepare_job(settings, console, opened=opened)
         if settings.output.dry_run:
             return 0
         # Importing torch takes seconds, in which Ctrl-C can come as well.
@@ -66,7 +71,7 @@ def sft(settings: Settings) -> int:
             from actune.training.ranks import Ranks
 
             code = _train(job.settings, job, Ranks.start(), console)
-        return code or _compare(job, console)
+        return code or _compare(job, console, started)
     from actune.training.ranks import Ranks
 
     ranks = Ranks.start()
@@ -79,10 +84,12 @@ def sft(settings: Settings) -> int:
     finally:
         ranks.close()
     # One process measures; the others have nothing left to wait for.
-    return code or (_compare(shared_job, console) if shared_job is not None and not settings.output.dry_run else 0)
+    if code or shared_job is None or settings.output.dry_run:
+        return code
+    return _compare(shared_job, console, started)
 
 
-def prepare_job(settings: Settings, console: Console) -> Job:
+def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -> Job:
     """Do everything that needs no weights: open the folder, read, render and count the rows, write run.json.
 
     Raises:
@@ -95,7 +102,7 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     date = settings.render.now or (earlier.date if earlier is not None else datetime.datetime.now().astimezone().date())
     for notice in settings_notices(settings):
         console.print(f"note: {notice}", markup=False)
-    if not output.dry_run:
+    if not output.dry_run and not opened:
         check_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
         if output.resume not in (None, "auto") and not Path(output.resume).is_dir():
             raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
@@ -117,7 +124,8 @@ def prepare_job(settings: Settings, console: Console) -> Job:
     for notice in comparison.notices if comparison is not None else ():
         console.print(f"note: {notice}", markup=False)
     if not output.dry_run:
-        open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
+        if not opened:
+            open_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
         with discard_failed_start(folder, resume=output.resume is not None):
             write_quarantine(folder / QUARANTINE, prepared.quarantined)
             write_run(
@@ -203,7 +211,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
     return 0
 
 
-def _compare(job: Job, console: Console) -> int:
+def _compare(job: Job, console: Console, started: float) -> int:
     """Measure base and result and write the report; the trained result is safe whatever happens here."""
     plan = job.comparison
     if plan is None:
@@ -220,6 +228,7 @@ def _compare(job: Job, console: Console) -> int:
                 job.folder,
                 plan,
                 job.encoder,
+                started=started,
                 say=_say(console),
                 advance=lambda: progress.advance(task),
             )
