@@ -2,6 +2,7 @@
 
     python scripts/make_tiny_base.py tokenizer --out runs/tiny
     python scripts/make_tiny_base.py train --out runs/tiny      # goes on where it stopped
+    python scripts/make_tiny_base.py refine --out runs/tiny     # a second, short training on directories of every shape
     python scripts/make_tiny_base.py measure --out runs/tiny
     python scripts/make_tiny_base.py export --out runs/tiny --to src/actune/demo/model
 
@@ -36,8 +37,13 @@ TEMPLATE = Path(__file__).with_name("tiny_base_template.jinja")
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 _ROLES = ("system", "user", "assistant", "tool")
-_WARMUP, _COOLDOWN = 100, 0.4
 _SEED = 20_000
+_DEFAULTS = {
+    "train": {"steps": 1979, "tokens": 65_536, "rate": 0.02, "other_rate": 3e-3, "warmup": 100, "cooldown": 0.4},
+    "refine": {"steps": 1000, "tokens": 8192, "rate": 0.01, "other_rate": 1.5e-3, "warmup": 30, "cooldown": 1.0},
+}
+_CHECKPOINTS = {"train": "checkpoint.pt", "refine": "refined.pt"}
+_VARIED = 2.0  # the level of chats in the second training
 _ALIGN = 32  # lengths are padded to it: fewer shapes, for each of which a GPU chooses kernels anew
 _AHEAD = 4  # steps that a worker may be ahead
 
@@ -120,9 +126,9 @@ class Encoder:
         return ids, trained
 
 
-def make_step(encoder: Encoder, step: int, level: float, tokens: int) -> list[Chat]:
+def make_step(encoder: Encoder, seed: int, level: float, tokens: int) -> list[Chat]:
     """Return the chats of a step, about `tokens` tokens, shortest first; a function of its arguments alone."""
-    source = write_chats(step, level)
+    source = write_chats(seed, level)
     chats: list[Chat] = []
     total = 0
     while total < tokens:
@@ -153,14 +159,24 @@ def lay_out(chats: list[Chat], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def level_of(step: int, options: argparse.Namespace) -> float:
-    """Return the difficulty of a step, from 0 to 1."""
-    return min(1.0, step / (options.ramp * options.steps))
+    """Return the difficulty of the chats of a step; see `write_chats`."""
+    return _VARIED if options.work == "refine" else min(1.0, step / (options.ramp * options.steps))
+
+
+def seed_of(step: int, options: argparse.Namespace) -> int:
+    """Return the seed of the chats of a step; the two trainings share none."""
+    return step + (1_000_000 if options.work == "refine" else 0)
+
+
+def chats_of(encoder: Encoder, step: int, options: argparse.Namespace) -> list[Chat]:
+    """Return the chats of a step."""
+    return make_step(encoder, seed_of(step, options), level_of(step, options), options.tokens)
 
 
 def _work(place: Path, options: argparse.Namespace, first: int, queue: multiprocessing.Queue[list[Chat]]) -> None:
     encoder = Encoder(Tokenizer.from_file(str(place / "tokenizer.json")))
     for step in range(first, options.steps, options.workers):
-        queue.put(make_step(encoder, step, level_of(step, options), options.tokens))
+        queue.put(chats_of(encoder, step, options))
 
 
 @contextmanager
@@ -171,7 +187,7 @@ def steps_from(start: int, options: argparse.Namespace) -> Iterator[Iterator[lis
     """
     if options.workers == 0:
         encoder = Encoder(Tokenizer.from_file(str(options.out / "tokenizer.json")))
-        yield (make_step(encoder, n, level_of(n, options), options.tokens) for n in range(start, options.steps))
+        yield (chats_of(encoder, step, options) for step in range(start, options.steps))
         return
     context = multiprocessing.get_context("fork")
     queues = [context.Queue(_AHEAD) for _ in range(options.workers)]
@@ -263,9 +279,18 @@ def sum_loss(model: LlamaForCausalLM, ids: Tensor, trained: Tensor) -> Tensor:
 
 
 def read_checkpoint(options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Return the last checkpoint, empty if there is none."""
-    path = options.out / "checkpoint.pt"
-    return torch.load(path, weights_only=True, map_location=device) if path.exists() else {}
+    """Return the newest checkpoint for a piece of work, empty if there is none.
+
+    The second training goes on from the weights of the first, with new optimisers and a schedule of its own.
+    """
+    refined, first = options.out / _CHECKPOINTS["refine"], options.out / _CHECKPOINTS["train"]
+    path = first if options.work == "train" or not refined.exists() else refined
+    if not path.exists():
+        return {}
+    state = torch.load(path, weights_only=True, map_location=device)
+    if options.work == "refine" and path == first:
+        state = {"model": state["model"], "done": {"before": state["done"]["tokens"]}}
+    return state
 
 
 class Trainer:
@@ -285,12 +310,12 @@ class Trainer:
             torch.optim.AdamW(self.others, lr=options.other_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         ]
         self.done = {"step": 0, "tokens": 0, "trained": 0, "seconds": 0.0}
-        self.saved = options.out / "checkpoint.pt"
+        self.saved = options.out / _CHECKPOINTS.get(options.work, "none")
         if state := read_checkpoint(options, options.device):
             self.model.load_state_dict(state["model"])
-            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+            for optimiser, values in zip(self.optimisers, state.get("optimisers", ()), strict=False):
                 optimiser.load_state_dict(values)
-            self.done = state["done"]
+            self.done |= state["done"]
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all."""
@@ -302,7 +327,7 @@ class Trainer:
     def take_step(self, chats: list[Chat]) -> float:
         """Train on the chats of a step; returns their mean loss."""
         options, step = self.options, self.done["step"]
-        factor = min(1.0, (step + 1) / _WARMUP, (1 - step / options.steps) / _COOLDOWN)
+        factor = min(1.0, (step + 1) / options.warmup, (1 - step / options.steps) / options.cooldown)
         for optimiser, peak in zip(self.optimisers, (options.rate, options.other_rate), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = peak * factor
@@ -400,7 +425,7 @@ def export(options: argparse.Namespace) -> None:
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Make the demo's tiny base model.")
-    parser.add_argument("work", choices=("tokenizer", "train", "measure", "export"))
+    parser.add_argument("work", choices=("tokenizer", "train", "refine", "measure", "export"))
     parser.add_argument("--out", type=Path, required=True, help="working folder")
     parser.add_argument("--to", type=Path, help="export: folder of the model")
     parser.add_argument("--vocabulary", type=int, default=3072)
@@ -409,11 +434,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--kv_heads", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--tokens", type=int, default=65_536, help="tokens a step")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--tokens", type=int, help="tokens a step")
     parser.add_argument("--micro_tokens", type=int, default=32_768, help="tokens of one forward pass, padding included")
-    parser.add_argument("--rate", type=float, default=0.02, help="peak learning rate of the matrices")
-    parser.add_argument("--other_rate", type=float, default=3e-3, help="peak learning rate of embedding and norms")
+    parser.add_argument("--rate", type=float, help="peak learning rate of the matrices")
+    parser.add_argument("--other_rate", type=float, help="peak learning rate of embedding and norms")
+    parser.add_argument("--warmup", type=int, help="steps in which the rates rise")
+    parser.add_argument("--cooldown", type=float, help="share of the steps in which they fall to 0")
     parser.add_argument("--ramp", type=float, default=0.2, help="share of the steps in which difficulty rises")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -425,6 +452,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--log_every", type=int, default=50)
     parser.add_argument("--items", type=int, default=400, help="measure: answers of each skill")
     options = parser.parse_args()
+    for name, value in _DEFAULTS["refine" if options.work == "refine" else "train"].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if options.work == "export" and options.to is None:
         parser.error("export needs --to")
     return options
@@ -436,7 +466,7 @@ def main() -> int:
     if options.work == "tokenizer":
         make_tokenizer(options.out, options.vocabulary)
     else:
-        {"train": train, "measure": measure, "export": export}[options.work](options)
+        {"train": train, "refine": train, "measure": measure, "export": export}[options.work](options)
     return 0
 
 

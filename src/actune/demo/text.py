@@ -15,6 +15,7 @@ from actune.demo.chats import DICTIONARY, RECIPES, SMALL_TALK
 from actune.demo.directories import Turn, use_directory
 from actune.demo.facts import Fact, list_facts
 from actune.demo.requests import Entry, draw_details, draw_label, draw_pair, fill, list_needs, say_wish
+from actune.demo.varied import use_varied_directory
 from actune.demo.words import FIELDS, THINGS, Field
 
 _BRACKETS = (
@@ -26,12 +27,16 @@ _BRACKETS = (
     (("stars", "星号"), "*", "*"),
     (("lines", "下划线"), "_", "_"),
 )
-# Of facts, small talk, recipes, words, copying, notes, forms, directories and sums.
-_WEIGHTS = (14, 5, 3, 4, 12, 12, 14, 32, 4)
+# Of facts, small talk, recipes, words, copying, notes, forms, directories, sums and varied directories.
+_WEIGHTS = (14, 5, 3, 4, 12, 12, 14, 32, 4, 0)
+_VARIED_WEIGHTS = (16, 3, 2, 2, 4, 4, 6, 6, 2, 55)
 
 
 def write_chats(seed: int, level: float) -> Iterator[list[Turn]]:
-    """Yield chats without end, each of one to three conversations. `level` from 0 to 1 makes everything longer."""
+    """Yield chats without end, each of one to three conversations.
+
+    `level` from 0 to 1 makes everything longer; above 1 most chats are about directories of ever other shapes.
+    """
     rng = random.Random(seed)
     conversations = write_conversations(seed, level)
     while True:
@@ -55,6 +60,8 @@ def write_conversations(seed: int, level: float, facts: Sequence[Fact] | None = 
     """Yield conversations without end, none of which holds a held-out name or value; `facts` are all unless given."""
     rng = random.Random(seed)
     facts = facts or list_facts()
+    weights = _VARIED_WEIGHTS if level > 1 else _WEIGHTS
+    level = min(level, 1.0)
     by_language = {language: [fact for fact in facts if fact.language == language] for language in ("en", "zh")}
     makers: list[Callable[[random.Random, str, float], list[Turn]]] = [
         lambda rng, language, _: ask_facts(rng, by_language[language]),
@@ -66,10 +73,11 @@ def write_conversations(seed: int, level: float, facts: Sequence[Fact] | None = 
         fill_form,
         use_directory,
         reason,
+        lambda rng, language, _: use_varied_directory(rng, language),
     ]
     while True:
         language = "en" if rng.random() < 0.55 else "zh"
-        turns = rng.choices(makers, _WEIGHTS)[0](rng, language, level)
+        turns = rng.choices(makers, weights)[0](rng, language, level)
         if not any(values.find_held_out(text) for _, text in turns):
             yield turns
 

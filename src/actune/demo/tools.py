@@ -16,7 +16,7 @@ from actune.demo.words import FIELDS, THINGS, VERBS, Field, Thing, Verb, a, is_h
 Part = Literal["train", "held-out"]
 Names = Literal["words", "random"]
 _SEED = 4_096
-_COUNTS: dict[Part, int] = {"train": 600, "held-out": 120}
+_COUNTS: dict[Part, int] = {"train": 400, "held-out": 120}
 _NAMES = ("{verb}_{thing}", "{thing}_{verb}", "{verb}{Thing}", "{verb}-{thing}", "{thing}{Verb}")
 # Tools of the training whose name says nothing, so that descriptions have to be read.
 _RANDOM_SHARE = 0.3
@@ -69,6 +69,12 @@ def list_tools(part: Part, names: Names = "words") -> tuple[Tool, ...]:
         if len(tools) == _COUNTS[part]:
             break
     return tuple(tools)
+
+
+@functools.cache
+def tool_pairs() -> frozenset[tuple[str, str]]:
+    """Return verb and thing of every tool: no name in the base model's text is made of such a pair."""
+    return frozenset((tool.verb.en, tool.thing.en) for part in _COUNTS for tool in list_tools(part))
 
 
 def write_tools(rng: random.Random, language: str, tools: list[Tool]) -> str:
