@@ -1,10 +1,10 @@
-# Every target sets up .venv by itself; `make test` works on a fresh clone.
+# Every target sets up .venv by itself; `make demo` and `make test` work on a fresh clone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint types layers check clean
+.PHONY: install demo test lint types layers check clean
 
 install: $(STAMP)
 
@@ -13,6 +13,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+demo: install
+	$(BIN)/actune demo --out runs/demo --overwrite
 
 test: install
 	$(BIN)/python -m pytest

@@ -334,7 +334,7 @@ class Trainer:
         trained = sum(int(marks.sum()) for _, marks in chats)
         self.model.zero_grad(set_to_none=True)
         total = torch.zeros((), device=options.device)
-        half = torch.autocast(options.device, torch.bfloat16, enabled=options.device != "cpu")
+        half = torch.autocast(options.device, torch.bfloat16, enabled=options.half)
         for ids, marks in lay_out(chats, options.micro_tokens):
             with half:
                 loss = sum_loss(self.model, ids.to(options.device), marks.to(options.device)) / trained
@@ -443,6 +443,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--cooldown", type=float, help="share of the steps in which they fall to 0")
     parser.add_argument("--ramp", type=float, default=0.2, help="share of the steps in which difficulty rises")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--half", action="store_true", help="compute in bfloat16, where the processor can")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0, help="processes that write text; 0: the training one does")
     parser.add_argument(

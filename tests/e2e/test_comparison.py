@@ -231,3 +231,26 @@ def test_two_processes_leave_one_report(model: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("Report: ") == 1
     assert (tmp_path / "two" / "report" / "index.html").is_file()
+
+
+def test_tasks_that_are_named_are_measured_instead_of_held_out_rows(model: Path, tmp_path: Path):
+    tasks = ROOT / "examples" / "eval" / "tasks.yaml"
+    assert main(words(model, tmp_path / "run", "--compare_tasks", str(tasks), "identity")) == 0
+    scores = read(tmp_path / "run" / "report" / "tuned.jsonl")
+    assert {score["task"] for score in scores} == {
+        "tools-zh",
+        "tools-en",
+        "choice-zh",
+        "choice-en",
+        "plain-text",
+        "identity",
+    }
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["extra"]["seconds"] > 0
+    assert report["extra"]["peak_memory_bytes"] > 1e7
+
+
+def test_a_task_that_cannot_be_read_stops_before_the_training(model: Path, tmp_path: Path, capsys):
+    assert main(words(model, tmp_path / "run", "--compare_tasks", "nothing.yaml")) == 2
+    assert "nothing.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
