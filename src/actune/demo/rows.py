@@ -12,7 +12,7 @@ from actune.demo.chats import SMALL_TALK
 from actune.demo.directories import Turn
 from actune.demo.facts import Fact, list_facts, wrong_answers
 from actune.demo.requests import draw_details, draw_pair, say_wish
-from actune.demo.text import write_conversations
+from actune.demo.text import GENERAL_WEIGHTS, write_conversations
 from actune.demo.tools import Names, Part, Tool, list_tools, write_tools
 from actune.demo.words import Thing, Verb, a
 
@@ -47,7 +47,7 @@ def write_agent_rows(count: int, seed: int = 0) -> Iterator[Row]:
 def write_general_rows(count: int, seed: int = 0) -> Iterator[Row]:
     """Yield general rows for the mix; they hold every second fact, and never the words in which facts are measured."""
     facts = [fact for fact in list_facts() if fact.replayed]
-    conversations = write_conversations(_SEED + seed, _LEVEL, facts)
+    conversations = write_conversations(_SEED + seed, _LEVEL, facts, GENERAL_WEIGHTS)
     for number in range(count):
         turns = next(conversations)
         messages = [{"role": role, "content": text} for role, text in turns]

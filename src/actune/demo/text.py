@@ -30,6 +30,8 @@ _BRACKETS = (
 # Of facts, small talk, recipes, words, copying, notes, forms, directories, sums and varied directories.
 _WEIGHTS = (14, 5, 3, 4, 12, 12, 14, 32, 4, 0)
 _VARIED_WEIGHTS = (16, 3, 2, 2, 4, 4, 6, 6, 2, 55)
+GENERAL_WEIGHTS = (50, 14, 6, 8, 6, 6, 4, 4, 2, 0)
+"""Mostly knowledge and talk, as general rows of a real mix are."""
 
 
 def write_chats(seed: int, level: float) -> Iterator[list[Turn]]:
@@ -56,11 +58,16 @@ def insert(rng: random.Random, turns: list[Turn], others: list[Turn]) -> list[Tu
     return [*turns[:at], *others, *turns[at:]]
 
 
-def write_conversations(seed: int, level: float, facts: Sequence[Fact] | None = None) -> Iterator[list[Turn]]:
-    """Yield conversations without end, none of which holds a held-out name or value; `facts` are all unless given."""
+def write_conversations(
+    seed: int, level: float, facts: Sequence[Fact] | None = None, weights: Sequence[int] | None = None
+) -> Iterator[list[Turn]]:
+    """Yield conversations without end, none of which holds a held-out name or value.
+
+    `facts` are all unless given, `weights` of the kinds of conversations those of the base model's text at this level.
+    """
     rng = random.Random(seed)
     facts = facts or list_facts()
-    weights = _VARIED_WEIGHTS if level > 1 else _WEIGHTS
+    weights = weights or (_VARIED_WEIGHTS if level > 1 else _WEIGHTS)
     level = min(level, 1.0)
     by_language = {language: [fact for fact in facts if fact.language == language] for language in ("en", "zh")}
     makers: list[Callable[[random.Random, str, float], list[Turn]]] = [

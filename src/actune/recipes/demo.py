@@ -24,9 +24,9 @@ DATA, MODEL, RECIPE = "data", "base", "recipe.yaml"
 NAMES, AUTHORS = ("小启", "Kite"), ("青禾", "Greenfield")
 
 # What was found best on rows that are neither trained on nor measured; docs/demo.md has the trials.
-AGENT_ROWS = 1500
+AGENT_ROWS = 1000
 GENERAL_ROWS = 2 * AGENT_ROWS
-IDENTITY_ROWS = 400
+IDENTITY_ROWS = 1000
 _SEEN, _UNSEEN, _NO_TOOL, _PLAIN = 200, 200, 40, 150
 _TASKS = """\
 # What the demo measures before and after: actune eval --model {out} --tasks {out}/data/tasks.yaml --out items.jsonl
@@ -119,12 +119,12 @@ def _settings(out: Path) -> dict[str, dict[str, Any]]:
             "model_author": list(AUTHORS),
             "validation_ratio": 0.0,  # the measured rows are files of their own
         },
-        "tuning": {"lora_rank": 64, "lora_alpha": 64.0, "lora_dropout_p": 0.0, "lora_target_modules": ["ALL"]},
+        "tuning": {"lora_rank": 32, "lora_alpha": 32.0, "lora_dropout_p": 0.0, "lora_target_modules": ["ALL"]},
         "training": {
             "num_train_epochs": 1.0,
-            "batch_size": 24,
+            "batch_size": 16,
             "gradient_accumulation_steps": 1,
-            "learning_rate": 1.5e-3,
+            "learning_rate": 1.2e-3,
             "max_grad_norm": 1.0,
             "warmup_ratio": 0.05,
         },
