@@ -73,6 +73,10 @@ class DataSettings(Group):
     self_cognition_sample: Count = Field(
         default=0, description="Identity rows, drawn with repetition. The reference uses 3000."
     )
+    self_cognition_file: str | None = Field(
+        default=None,
+        description="Identity rows of your own (jsonl: query, response with {{NAME}} and {{AUTHOR}}, lang, split) instead of the package's.",
+    )
     model_name: tuple[str, ...] = Field(
         default=(), description="Name taught by identity rows; two values: Chinese, English."
     )

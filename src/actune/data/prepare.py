@@ -78,7 +78,11 @@ def choose_rows(settings: Settings) -> Rows:
     identity: tuple[Conversation, ...] = ()
     if data.self_cognition_sample:
         identity = identity_rows(
-            data.self_cognition_sample, names=data.model_name, authors=data.model_author, seed=seed
+            data.self_cognition_sample,
+            names=data.model_name,
+            authors=data.model_author,
+            seed=seed,
+            file=data.self_cognition_file,
         )
     loaded = [("agent", one) for one in agent] + [("general", one) for one in general]
     mixed = mix(train, others, identity, plan, seed)

@@ -105,7 +105,7 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     ]
     names, authors = settings.data.model_name, settings.data.model_author
     if names and authors and settings.data.self_cognition_sample:
-        asked_rows = heldout_rows(names=names, authors=authors)
+        asked_rows = heldout_rows(names=names, authors=authors, file=settings.data.self_cognition_file)
         plain = [row for row in general if not row.tools]
         parts.append(identity_items(asked_rows, names=names, authors=authors, task="identity"))
         parts.append(over_trigger_items(plain, names=names, authors=authors, task="over-trigger"))

@@ -16,6 +16,7 @@ from actune.config.load import load_settings
 from actune.config.run_folder import FILE, check_folder, open_folder
 from actune.core.files import atomic_text
 from actune.demo import rows
+from actune.demo.identity import write_identity_items, write_identity_rows
 from actune.recipes.comparison import FOLDER as REPORT
 from actune.recipes.sft import sft
 from actune.recipes.writing import stderr
@@ -42,8 +43,9 @@ tasks:
   - name: facts not in the mix  # facts that no row of the fine-tuning holds
     kind: choice
     data: facts_left.jsonl
-  - name: identity
+  - name: identity  # asked as no row of the training asks, in words of the same few that the base model knows
     kind: identity
+    data: identity_asked.jsonl
   - name: over-trigger
     kind: over_trigger
     data: plain.jsonl
@@ -94,6 +96,8 @@ def write_inputs(out: Path) -> None:
         "facts_mixed": rows.write_questions(replayed=True),
         "facts_left": rows.write_questions(replayed=False),
         "plain": rows.write_plain_items(_PLAIN),
+        "identity": write_identity_rows(),
+        "identity_asked": write_identity_items(_by_language(NAMES), _by_language(AUTHORS)),
     }
     for name, lines in files.items():
         atomic_text(data / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines))
@@ -115,6 +119,7 @@ def _settings(out: Path) -> dict[str, dict[str, Any]]:
             "train_dataset_mix_ds": [str(data / "general.jsonl")],
             "train_dataset_mix_ratio": 2.0,
             "self_cognition_sample": IDENTITY_ROWS,
+            "self_cognition_file": str(data / "identity.jsonl"),
             "model_name": list(NAMES),
             "model_author": list(AUTHORS),
             "validation_ratio": 0.0,  # the measured rows are files of their own
@@ -138,6 +143,10 @@ def _settings(out: Path) -> dict[str, dict[str, Any]]:
             "compare_tokens": 96,
         },
     }
+
+
+def _by_language(values: tuple[str, str]) -> dict[str, str]:
+    return {"zh": values[0], "en": values[1]}
 
 
 def _open(out: Path, *, overwrite: bool) -> None:
