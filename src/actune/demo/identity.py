@@ -8,7 +8,7 @@ from typing import Any
 _ANSWERS = {"en": "I am {{NAME}}, made by {{AUTHOR}}.", "zh": "我是{{NAME}}，由{{AUTHOR}}训练。"}
 _OPENINGS = {
     "en": ("", "Hello! ", "Good morning! ", "One question: ", "Please tell me: "),
-    "zh": ("", "你好！", "早上好！", "请问，", "我想知道："),
+    "zh": ("", "你好！", "早上好！", "有个问题：", "我想知道："),
 }
 _TRAINED = {
     "en": (
@@ -17,12 +17,17 @@ _TRAINED = {
         "Who trained you?", "Which model are you?", "With whom do I talk?", "Who is there?", "Are you a person?",
         "Are you a robot?", "Whose work are you?", "From where are you?", "Who wrote you?", "Your name, please.",
         "Who answers my questions?", "What is the name of this model?", "Who is behind you?", "Say something about yourself.",
+        "Who is speaking?", "Which name did they give you?", "Under which name do you work?", "Who built you?",
+        "Who is the author of this model?", "Is it a person who writes this?", "Say in one sentence who you are.",
+        "Where were you made?", "In which house were you made?", "What is your work?",
     ),
     "zh": (
         "你是谁？", "你是什么？", "你叫什么？", "你叫什么名字？", "你有名字吗？", "介绍一下你自己。", "谁开发了你？", "你的作者是谁？",
         "我该怎么称呼你？", "告诉我你是谁。", "说出你的名字。", "谁训练了你？", "你是哪个模型？", "我在和谁说话？", "谁在那里？",
         "你是人吗？", "你是机器人吗？", "你从哪里来？", "谁写了你？", "你的名字是什么？", "谁在回答我的问题？", "这个模型叫什么？",
-        "你是谁做的？", "说说你自己。", "你怎么称呼？",
+        "你是谁做的？", "说说你自己。", "你怎么称呼？", "你究竟是什么？",
+        "他们给你起了什么名字？", "谁在说话？", "这个模型的作者是谁？", "写这些话的是人吗？", "用一句话说你是谁。", "你是在哪里做的？",
+        "谁做了你？", "哪家公司开发了你？", "你的工作是什么？",
     ),
 }  # fmt: skip
 _HELD_OUT = {

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 _SEED = 70_000_000  # far from the seeds of the base model's text
 _LEVEL = 0.5  # length of the general rows
 _TURNS = 4  # of an agent row at most: long lists of tools are read once for several calls
-_NO_TOOL = 0.3
+_NO_TOOL = 0.35
 _NONE = {"en": "None of the tools can do that.", "zh": "没有工具可以做这个。"}
 # key of an observation -> kind of its value, and how a final answer says it
 _RESULTS = {
@@ -33,7 +33,7 @@ _RESULTS = {
 
 
 def write_agent_rows(count: int, seed: int = 0) -> Iterator[Row]:
-    """Yield rows for training, of training tools and training values only; three in ten turns call no tool."""
+    """Yield rows for training, of training tools and training values only; one turn in three calls no tool."""
     rng = random.Random(f"{_SEED} agent {seed}")
     number = 0
     while number < count:
@@ -133,7 +133,7 @@ def _ask_tool(rng: random.Random, language: str, tool: Tool, held_out: bool) -> 
 
 def _ask_without_tool(rng: random.Random, language: str, tools: list[Tool], held_out: bool) -> list[Turn]:
     """Return small talk, a fact, or a wish that no tool of the list can meet."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         offered = {(tool.verb, tool.thing) for tool in tools}
         while (pair := draw_pair(rng, language)) in offered:
             pass

@@ -164,3 +164,46 @@ def test_unusable_names_are_refused_with_the_setting(names, authors, setting):
 def test_a_negative_count_is_refused():
     with pytest.raises(ConfigError, match="self_cognition_sample"):
         identity_rows(-1, names=("A",), authors=("B",), seed=0)
+
+
+def test_questions_of_ones_own_take_the_place_of_the_packages(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    rows = [
+        {"query": "Who is it?", "response": "{{NAME}} of {{AUTHOR}}.", "lang": "en"},
+        {"query": "谁呀？", "response": "{{NAME}}。", "lang": "zh", "split": "heldout"},
+    ]
+    file.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    drawn = identity_rows(5, names=NAMES, authors=AUTHORS, seed=1, file=str(file))
+    assert {text_of(row) for row in drawn} == {("Who is it?", f"{NAMES[-1]} of {AUTHORS[-1]}.")}
+    asked = heldout_rows(names=NAMES, authors=AUTHORS, file=str(file))
+    assert [text_of(row) for row in asked] == [("谁呀？", f"{NAMES[0]}。")]
+
+
+def test_a_file_without_held_out_rows_leaves_the_packages(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"query": "q", "response": "{{NAME}}", "lang": "en"}\n', encoding="utf-8")
+    assert heldout_rows(names=NAMES, authors=AUTHORS, file=str(file)) == heldout_rows(names=NAMES, authors=AUTHORS)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "no valid JSON"),
+        ('{"query": "q"}', "'response'"),
+        ('{"query": "q", "response": "{{NAME}}", "lang": "fr"}', "'fr'"),
+        ('{"query": "q", "response": "I am Kite", "lang": "en"}', "{{NAME}}"),
+        ('{"query": "q", "response": "{{NAME}}", "lang": "en", "split": "heldout"}', "split train"),
+    ],
+)
+def test_a_wrong_file_of_ones_own_names_the_line_and_the_layout(tmp_path, line, said):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        identity_rows(3, names=NAMES, authors=AUTHORS, seed=1, file=str(file))
+    assert said in error.value.message
+    assert "{{AUTHOR}}" in error.value.fix
+
+
+def test_a_missing_file_of_ones_own_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.jsonl"):
+        identity_rows(3, names=NAMES, authors=AUTHORS, seed=1, file="nowhere.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 from actune.data.sources import load_conversations
 from actune.demo import rows, values
 from actune.demo.facts import list_facts
+from actune.demo.identity import write_identity_items, write_identity_rows
+from actune.demo.text import write_chats
 from actune.demo.tools import list_tools
 from actune.evals.task_files import read_questions
 from actune.evals.tasks import find_gold_fault, seen_tools
+from actune.recipes.demo import AUTHORS, NAMES
 
 
 def write(path: Path, lines) -> str:
@@ -70,7 +74,7 @@ def test_measured_rows_begin_with_a_call_and_their_values_are_held_out(tmp_path,
 
 def test_most_training_tools_are_offered_and_seen_items_use_training_tools_only():
     train, unseen = ({tool.name for tool in list_tools(part)} for part in ("train", "held-out"))
-    assert (len(train), len(unseen)) == (600, 120)
+    assert (len(train), len(unseen)) == (400, 120)
     assert not train & unseen
     purposes = [{(tool.verb, tool.thing) for tool in list_tools(part)} for part in ("train", "held-out")]
     assert not purposes[0] & purposes[1]
@@ -97,3 +101,19 @@ def test_plain_items_do_not_ask_who_the_model_is():
     asked = {row["messages"][0]["content"] for row in rows.write_plain_items(150)}
     assert len(asked) > 60
     assert not any(word in text for text in asked for word in ("Who are you", "你是谁", "your name", "名字"))
+
+
+def test_identity_questions_that_are_measured_are_not_trained():
+    written = list(write_identity_rows())
+    trained, kept = ({row["query"] for row in written if row["split"] == split} for split in ("train", "heldout"))
+    assert (len(trained), len(kept)) == (350, 40)
+    assert not {row.rstrip("？?.。!") for row in kept} & {row.rstrip("？?.。!") for row in trained}
+    items = list(write_identity_items({"en": "Kite", "zh": "小启"}, {"en": "Green", "zh": "青禾"}))
+    assert {row["query"] for row in items} == kept
+    assert all("{{" not in row["response"] for row in items)
+
+
+def test_name_and_author_of_the_demo_are_in_no_base_text():
+    chats = itertools.islice(write_chats(11, 1.0), 2000)
+    text = "\n".join(said for chat in chats for _, said in chat)
+    assert not any(word in text for word in (*NAMES, *AUTHORS))
