@@ -22,7 +22,7 @@ from actune.recipes.sft import sft
 from actune.recipes.writing import stderr
 
 DATA, MODEL, RECIPE = "data", "base", "recipe.yaml"
-NAMES, AUTHORS = ("小启", "Kite"), ("青禾", "Greenfield")
+NAMES, AUTHORS = ("小启", "Wren"), ("青禾", "Greenfield")
 
 # What was found best on rows that are neither trained on nor measured; docs/demo.md has the trials.
 AGENT_ROWS = 1200
