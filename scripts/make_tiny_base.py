@@ -40,7 +40,7 @@ _ROLES = ("system", "user", "assistant", "tool")
 _SEED = 20_000
 _DEFAULTS = {
     "train": {"steps": 1979, "tokens": 65_536, "rate": 0.02, "other_rate": 3e-3, "warmup": 100, "cooldown": 0.4},
-    "refine": {"steps": 1000, "tokens": 8192, "rate": 0.01, "other_rate": 1.5e-3, "warmup": 30, "cooldown": 1.0},
+    "refine": {"steps": 1200, "tokens": 8192, "rate": 0.01, "other_rate": 1.5e-3, "warmup": 30, "cooldown": 1.0},
 }
 _CHECKPOINTS = {"train": "checkpoint.pt", "refine": "refined.pt"}
 _VARIED = 2.0  # the level of chats in the second training

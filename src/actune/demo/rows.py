@@ -45,11 +45,14 @@ def write_agent_rows(count: int, seed: int = 0) -> Iterator[Row]:
 
 
 def write_general_rows(count: int, seed: int = 0) -> Iterator[Row]:
-    """Yield general rows for the mix; they hold every second fact, and never the words in which facts are measured."""
+    """Yield general rows for the mix; they hold every second fact, and never the words in which facts are measured.
+
+    None says who the base model was: a mix that rehearses the old identity works against the new one.
+    """
     facts = [fact for fact in list_facts() if fact.replayed]
-    conversations = write_conversations(_SEED + seed, _LEVEL, facts, GENERAL_WEIGHTS)
-    for number in range(count):
-        turns = next(conversations)
+    written = write_conversations(_SEED + seed, _LEVEL, facts, GENERAL_WEIGHTS)
+    plain = (turns for turns in written if not any(_says_who(text) for _, text in turns))
+    for number, turns in zip(range(count), plain, strict=False):
         messages = [{"role": role, "content": text} for role, text in turns]
         yield {"id": f"general_{number:05}", "messages": messages}
 
@@ -90,13 +93,17 @@ def write_plain_items(count: int) -> Iterator[Row]:
             fact = rng.choice([fact for fact in list_facts() if fact.language == language])
             question, answer = fact.questions[-1], fact.answer
         else:
-            said, answer = rng.choice([talk for talk in SMALL_TALK[language] if not _asks_who(talk[1])])
+            said, answer = rng.choice(_plain_talk(language))
             question = said[-1]
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         yield {"id": f"plain_{number:03}", "messages": messages}
 
 
-def _asks_who(answer: str) -> bool:
+def _plain_talk(language: str) -> list[tuple[tuple[str, ...], str]]:
+    return [talk for talk in SMALL_TALK[language] if not _says_who(talk[1])]
+
+
+def _says_who(answer: str) -> bool:
     return any(word in answer for word in ("language model", "语言模型", "generated text", "生成的文字"))
 
 
@@ -142,7 +149,7 @@ def _ask_without_tool(rng: random.Random, language: str, tools: list[Tool], held
         wish = say_wish(rng, language, Tool("", *pair, fields).entry(), details)
         return [("user", wish), ("assistant", f"{_think(language, *pair)}\nFinal Answer: {_NONE[language]}")]
     if rng.random() < 0.5:
-        said, answer = rng.choice(SMALL_TALK[language])
+        said, answer = rng.choice(_plain_talk(language))
         return [("user", rng.choice(said)), ("assistant", _finish(answer))]
     fact = rng.choice(_facts(language, replayed=not held_out))
     question = fact.questions[-1] if held_out else rng.choice(fact.questions[:-1])
