@@ -7,9 +7,10 @@ from typing import Any
 
 _ANSWERS = {"en": "I am {{NAME}}, made by {{AUTHOR}}.", "zh": "我是{{NAME}}，由{{AUTHOR}}训练。"}
 _OPENINGS = {
-    "en": ("", "Hello! ", "Good morning! ", "One question: ", "Please tell me: "),
-    "zh": ("", "你好！", "早上好！", "有个问题：", "我想知道："),
+    "en": ("", "Hello! ", "Good morning! ", "One question: ", "Please tell me: ", "Hey, ", "Listen: ", "Well then. "),
+    "zh": ("", "你好！", "早上好！", "有个问题：", "我想知道：", "喂，", "老实说，", "那好吧。"),
 }
+_CLOSINGS = {"en": ("", "", " Thank you!", " I want to know."), "zh": ("", "", "谢谢！", "我很想知道。")}
 _TRAINED = {
     "en": (
         "Who are you?", "What are you?", "What is your name?", "Do you have a name?", "Introduce yourself.", "Who made you?",
@@ -49,9 +50,10 @@ _HELD_OUT = {
 def write_identity_rows() -> Iterator[dict[str, Any]]:
     """Yield every question with its answer, name and author still open; those marked `heldout` are never trained."""
     for language in ("en", "zh"):
-        for opening in _OPENINGS[language]:
-            for question in _TRAINED[language]:
-                yield _write(opening + question, language, "train")
+        for number, opening in enumerate(_OPENINGS[language]):
+            for place, question in enumerate(_TRAINED[language]):
+                closing = _CLOSINGS[language][(number + place) % len(_CLOSINGS[language])]
+                yield _write(opening + question + closing, language, "train")
         for question in _HELD_OUT[language]:
             yield _write(question, language, "heldout")
 

@@ -30,7 +30,7 @@ _BRACKETS = (
 # Of facts, small talk, recipes, words, copying, notes, forms, directories, sums and varied directories.
 _WEIGHTS = (14, 5, 3, 4, 12, 12, 14, 32, 4, 0)
 _VARIED_WEIGHTS = (16, 3, 2, 2, 4, 4, 6, 6, 2, 55)
-GENERAL_WEIGHTS = (50, 14, 6, 8, 6, 6, 4, 4, 2, 0)
+GENERAL_WEIGHTS = (48, 24, 5, 6, 4, 5, 3, 3, 2, 0)
 """Mostly knowledge and talk, as general rows of a real mix are."""
 
 

@@ -106,7 +106,7 @@ def test_plain_items_do_not_ask_who_the_model_is():
 def test_identity_questions_that_are_measured_are_not_trained():
     written = list(write_identity_rows())
     trained, kept = ({row["query"] for row in written if row["split"] == split} for split in ("train", "heldout"))
-    assert (len(trained), len(kept)) == (350, 40)
+    assert (len(trained), len(kept)) == (560, 40)
     assert not {row.rstrip("？?.。!") for row in kept} & {row.rstrip("？?.。!") for row in trained}
     items = list(write_identity_items({"en": "Kite", "zh": "小启"}, {"en": "Green", "zh": "青禾"}))
     assert {row["query"] for row in items} == kept
