@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from actune.cli.main import main
-from actune.recipes import demo as recipe
 
+recipe = importlib.import_module("actune.recipes.demo")  # the package has a function of this name
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -10,7 +10,8 @@ import json
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from actune.config.run_folder import FILE, read_run
 from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
 from actune.core.files import atomic_text
-from actune.core.types import Conversation
+from actune.core.types import Conversation, Style
 from actune.data.encode import Strategy, encode_rows
 from actune.data.identity import heldout_rows
 from actune.data.mix import draw
@@ -55,11 +56,15 @@ _EXAMPLES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be measured, and one trained row to show; chosen before training, without weights."""
+    """What will be measured, and one trained row to show; chosen before training, without weights.
+
+    `encoder` writes the items where it is not the one that writes the rows of the training.
+    """
 
     items: tuple[Item, ...]
     example: TrainedExample | None
     notices: tuple[str, ...]
+    encoder: Encoder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +126,20 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices))
 
 
+def main_style(encoder: Encoder, rows: Iterable[Conversation]) -> Style | None:
+    """Return the dialect of most rows with tools: what later commands write where nothing else is said."""
+    styles = Counter(encoder.dialect_of(row).name for row in rows if row.tools)
+    return max(sorted(styles), key=lambda name: styles[name]) if styles else None
+
+
 def _plan_tasks(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     names, authors = settings.data.model_name, settings.data.model_author
     items = load_tasks(settings.output.compare_tasks, names=names, authors=authors)
-    check_items(items, encoder=encoder, max_tokens=settings.output.compare_tokens)
-    return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=())
+    # The agent is used in the dialect it was trained in, whatever the rows of a task are written in.
+    style = main_style(encoder, rows.train) if settings.render.dialect == "auto" else None
+    writer = encoder if style is None else Encoder(encoder.renderer, dialect=style)
+    check_items(items, encoder=writer, max_tokens=settings.output.compare_tokens)
+    return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=(), encoder=writer)
 
 
 def compare_run(
@@ -160,7 +174,11 @@ def compare_run(
 
     def measure(engine: Engine) -> _Measured:
         scores = evaluate(
-            plan.items, engine=engine, encoder=encoder, max_tokens=settings.output.compare_tokens, advance=advance
+            plan.items,
+            engine=engine,
+            encoder=plan.encoder or encoder,
+            max_tokens=settings.output.compare_tokens,
+            advance=advance,
         )
         traces = run_prompts(engine, encoder, style=style, tokens=settings.output.compare_tokens)
         return _Measured(scores=scores, traces=traces)

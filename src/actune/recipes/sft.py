@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,14 +19,13 @@ from actune.config.load import dump_settings
 from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
-from actune.core.types import Conversation, Style
 from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
 from actune.data.prepare import Prepared, choose_rows, prepare
 from actune.data.sources import write_quarantine
 from actune.recipes.compare import show_comparison
 from actune.recipes.comparison import FOLDER as REPORT
-from actune.recipes.comparison import Plan, compare_run, plan_comparison
+from actune.recipes.comparison import Plan, compare_run, main_style, plan_comparison
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
 from actune.render.tokenizer import save_tokenizer
@@ -146,12 +144,6 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         prepared=prepared,
         comparison=comparison,
     )
-
-
-def main_style(encoder: Encoder, rows: Iterable[Conversation]) -> Style | None:
-    """Return the dialect of most rows with tools: what later commands write where nothing else is said."""
-    styles = Counter(encoder.dialect_of(row).name for row in rows if row.tools)
-    return max(sorted(styles), key=lambda name: styles[name]) if styles else None
 
 
 def find_model(settings: Settings) -> Path:
