@@ -76,10 +76,13 @@ def test_a_folder_in_use_is_refused_and_replaced_only_when_asked(run: Path, tmp_
 def test_what_an_interrupted_demo_wrote_may_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "demo"
     (out / "data").mkdir(parents=True)
-    (out / "recipe.yaml").write_text("half", encoding="utf-8")
     monkeypatch.setattr(recipe, "sft", lambda _settings, **_named: 1)
     for name in ("AGENT_ROWS", "GENERAL_ROWS"):
         monkeypatch.setattr(recipe, name, 2)
+    (out / "data" / "mine.jsonl").write_text("{}", encoding="utf-8")
+    assert main(["demo", "--out", str(out), "--overwrite"]) == 2  # nothing says that this folder is a demo's
+    assert (out / "data" / "mine.jsonl").exists()
+    (out / "recipe.yaml").write_text("# The demo's settings. Your own: ...", encoding="utf-8")
     assert main(["demo", "--out", str(out)]) == 2
     assert main(["demo", "--out", str(out), "--overwrite"]) == 1
     assert (out / "data" / "agent.jsonl").is_file()

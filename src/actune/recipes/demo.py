@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from actune.config.load import load_settings
-from actune.config.run_folder import FILE, check_folder, open_folder
+from actune.config.run_folder import FILE, open_folder
+from actune.core.errors import ConfigError
 from actune.core.files import atomic_text
 from actune.demo import rows
 from actune.demo.identity import write_identity_items, write_identity_rows
@@ -24,11 +25,12 @@ from actune.recipes.writing import stderr
 DATA, MODEL, RECIPE = "data", "base", "recipe.yaml"
 NAMES, AUTHORS = ("小启", "Wren"), ("青禾", "Greenfield")
 
-# What was found best on rows that are neither trained on nor measured; docs/demo.md has the trials.
+# Chosen by trials of the whole demo, on the items that it measures; docs/demo.md says what was tried.
 AGENT_ROWS = 1200
 GENERAL_ROWS = 2 * AGENT_ROWS
 IDENTITY_ROWS = 1600
 _SEEN, _UNSEEN, _NO_TOOL, _PLAIN = 200, 200, 40, 150
+_HEAD = "# The demo's settings."
 _TASKS = """\
 # What the demo measures before and after: actune eval --model {out} --tasks {out}/data/tasks.yaml --out items.jsonl
 version: 1
@@ -83,6 +85,9 @@ def demo(*, out: Path, overwrite: bool = False) -> int:
 
 def write_inputs(out: Path) -> None:
     """Write the base model, the data, the tasks and the recipe of the demo into a folder."""
+    own = f"Your own: actune sft {out}/{RECIPE} --dataset my_rows.jsonl --output_dir runs/mine"
+    settings = yaml.safe_dump(_settings(out), allow_unicode=True, sort_keys=False)
+    atomic_text(out / RECIPE, f"{_HEAD} {own}\n{settings}")
     shutil.copytree(str(resources.files("actune.demo").joinpath("model")), out / MODEL)
     data = out / DATA
     data.mkdir()
@@ -103,10 +108,6 @@ def write_inputs(out: Path) -> None:
         atomic_text(data / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines))
     atomic_text(data / "tasks.yaml", _TASKS.format(out=out))
     atomic_text(data / "renamed_tasks.yaml", _RENAMED)
-    head = (
-        f"# The demo's settings. Your own: actune sft {out}/{RECIPE} --dataset my_rows.jsonl --output_dir runs/mine\n"
-    )
-    atomic_text(out / RECIPE, head + yaml.safe_dump(_settings(out), allow_unicode=True, sort_keys=False))
 
 
 def _settings(out: Path) -> dict[str, dict[str, Any]]:
@@ -151,12 +152,16 @@ def _by_language(values: tuple[str, str]) -> dict[str, str]:
 
 def _open(out: Path, *, overwrite: bool) -> None:
     """Make the folder, or empty it of an earlier demo: a run, or what a demo that was cut off had written."""
-    begun = {DATA, MODEL, RECIPE}
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if overwrite and entries and entries <= begun:
+    # The recipe is written first and known by its first line: a folder with just a `data` in it may be anybody's.
+    begun = RECIPE in entries and (out / RECIPE).read_text(encoding="utf-8", errors="replace").startswith(_HEAD)
+    if overwrite and begun and entries <= {DATA, MODEL, RECIPE}:
         for name in entries:
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
-    check_folder(out, resume=False, overwrite=overwrite and (out / FILE).is_file())
+    elif entries and not overwrite:
+        raise ConfigError(f"{out} is not empty", fix="give another --out, or replace an earlier demo with --overwrite")
+    elif entries and not (out / FILE).is_file():
+        raise ConfigError(f"{out} holds no demo, so it is not removed", fix="give another --out, or empty it yourself")
     open_folder(out, resume=False, overwrite=overwrite)
 
 
