@@ -54,7 +54,7 @@ _PLAIN = tuple(thing for thing in THINGS if thing.en not in {verb.en for verb in
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a directory: who does what, and which details are needed for it."""
+    """Who, or which tool, does what, and which details are needed for it."""
 
     label: str
     verb: Verb

@@ -11,9 +11,9 @@ from actune.demo import values
 from actune.demo.chats import SMALL_TALK
 from actune.demo.directories import Turn
 from actune.demo.facts import Fact, list_facts, wrong_answers
-from actune.demo.requests import draw_details, draw_pair, say_wish
+from actune.demo.requests import Entry, draw_details, draw_pair, say_wish
 from actune.demo.text import GENERAL_WEIGHTS, write_conversations
-from actune.demo.tools import Names, Part, Tool, list_tools, write_tools
+from actune.demo.tools import Names, Part, list_tools, write_tools
 from actune.demo.words import Thing, Verb, a
 
 Row = dict[str, Any]
@@ -108,7 +108,7 @@ def _says_who(answer: str) -> bool:
 
 
 def _write_row(
-    rng: random.Random, name: str, pool: tuple[Tool, ...], turns: int, no_tool: float, *, held_out: bool = False
+    rng: random.Random, name: str, pool: tuple[Entry, ...], turns: int, no_tool: float, *, held_out: bool = False
 ) -> Row:
     language = rng.choice(("en", "zh"))
     tools = rng.sample(pool, rng.randint(2, 4))
@@ -121,16 +121,16 @@ def _write_row(
     return {"id": name, "conversations": [{"from": role, "value": text} for role, text in conversation]}
 
 
-def _ask_tool(rng: random.Random, language: str, tool: Tool, held_out: bool) -> list[Turn]:
+def _ask_tool(rng: random.Random, language: str, tool: Entry, held_out: bool) -> list[Turn]:
     details = draw_details(rng, language, tool.fields, held_out=held_out)
-    wish = say_wish(rng, language, tool.entry(), details)
+    wish = say_wish(rng, language, tool, details)
     key = rng.choice(tuple(_RESULTS))
     kind, en, zh = _RESULTS[key]
     result = values.draw(rng, kind, language, held_out=held_out)
     answer = (en if language == "en" else zh).format(result)
     text = (
         f"{_think(language, tool.verb, tool.thing)}\n"
-        f"Action: {tool.name}\n"
+        f"Action: {tool.label}\n"
         f"Action Input: {json.dumps(details, ensure_ascii=False)}\n"
         f"Observation: {json.dumps({'status': 'done', key: result}, ensure_ascii=False)}\n"
         f"{_finish(answer)}"
@@ -138,7 +138,7 @@ def _ask_tool(rng: random.Random, language: str, tool: Tool, held_out: bool) -> 
     return [("user", wish), ("assistant", text)]
 
 
-def _ask_without_tool(rng: random.Random, language: str, tools: list[Tool], held_out: bool) -> list[Turn]:
+def _ask_without_tool(rng: random.Random, language: str, tools: list[Entry], held_out: bool) -> list[Turn]:
     """Return small talk, a fact, or a wish that no tool of the list can meet."""
     if rng.random() < 0.6:
         offered = {(tool.verb, tool.thing) for tool in tools}
@@ -146,7 +146,7 @@ def _ask_without_tool(rng: random.Random, language: str, tools: list[Tool], held
             pass
         fields = rng.choice(tools).fields
         details = draw_details(rng, language, fields, held_out=held_out)
-        wish = say_wish(rng, language, Tool("", *pair, fields).entry(), details)
+        wish = say_wish(rng, language, Entry("", *pair, fields), details)
         return [("user", wish), ("assistant", f"{_think(language, *pair)}\nFinal Answer: {_NONE[language]}")]
     if rng.random() < 0.5:
         said, answer = rng.choice(_plain_talk(language))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import random
-from dataclasses import dataclass
 from typing import Literal
 
 from actune.core.api_list import write_system
 from actune.core.types import ToolSpec
 from actune.demo import values
 from actune.demo.requests import Entry
-from actune.demo.words import FIELDS, THINGS, VERBS, Field, Thing, Verb, a, is_held_out
+from actune.demo.words import FIELDS, THINGS, VERBS, Thing, Verb, a, is_held_out
 
 Part = Literal["train", "held-out"]
 Names = Literal["words", "random"]
@@ -33,29 +32,15 @@ _DESCRIPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool: its name, what it does, and the details it needs."""
-
-    name: str
-    verb: Verb
-    thing: Thing
-    fields: tuple[Field, ...]
-
-    def entry(self) -> Entry:
-        """Return it as what people ask for."""
-        return Entry(self.name, self.verb, self.thing, self.fields)
-
-
 @functools.cache
-def list_tools(part: Part, names: Names = "words") -> tuple[Tool, ...]:
+def list_tools(part: Part, names: Names = "words") -> tuple[Entry, ...]:
     """Return the tools of a part in a fixed order, all of different names and different purposes.
 
     With `random` names every name is a string of random letters; purpose and details stay.
     """
     rng = random.Random(f"{_SEED} {part}")
     pairs = [(verb, thing) for verb in VERBS for thing in THINGS if is_held_out(verb, thing) == (part == "held-out")]
-    tools: list[Tool] = []
+    tools: list[Entry] = []
     taken: set[str] = set()
     for verb, thing in rng.sample(pairs, len(pairs)):
         fields = tuple(rng.sample(FIELDS, rng.choices((0, 1, 2, 3), (1, 6, 8, 4))[0]))
@@ -65,7 +50,7 @@ def list_tools(part: Part, names: Names = "words") -> tuple[Tool, ...]:
         name = name if names == "words" else other
         if name not in taken and not values.find_held_out(name):
             taken.add(name)
-            tools.append(Tool(name, verb, thing, fields))
+            tools.append(Entry(name, verb, thing, fields))
         if len(tools) == _COUNTS[part]:
             break
     return tuple(tools)
@@ -77,7 +62,7 @@ def tool_pairs() -> frozenset[tuple[str, str]]:
     return frozenset((tool.verb.en, tool.thing.en) for part in _COUNTS for tool in list_tools(part))
 
 
-def write_tools(rng: random.Random, language: str, tools: list[Tool]) -> str:
+def write_tools(rng: random.Random, language: str, tools: list[Entry]) -> str:
     """Return the system text that offers tools."""
     return write_system("", [_specify(rng, language, tool) for tool in tools])
 
@@ -87,7 +72,7 @@ def _join(rng: random.Random, verb: Verb, thing: Thing) -> str:
     return pattern.format(verb=verb.en, thing=thing.en, Verb=verb.en.capitalize(), Thing=thing.en.capitalize())
 
 
-def _specify(rng: random.Random, language: str, tool: Tool) -> ToolSpec:
+def _specify(rng: random.Random, language: str, tool: Entry) -> ToolSpec:
     verb, thing = tool.verb, tool.thing
     pattern = rng.choice(_DESCRIPTIONS[language])
     if language == "en":
@@ -102,9 +87,9 @@ def _specify(rng: random.Random, language: str, tool: Tool) -> ToolSpec:
     else:
         said = pattern.format(verb=verb.zh, thing=thing.zh)
     if rng.random() < 0.5:
-        said = _INTRODUCTION.format(name=tool.name) + said
+        said = _INTRODUCTION.format(name=tool.label) + said
     listed = tuple(
         {"name": field.key, "description": field.en if language == "en" else field.zh, "required": "True"}
         for field in tool.fields
     )
-    return ToolSpec(name=tool.name, description=said, parameters={"type": "object"}, parameter_list=listed)
+    return ToolSpec(name=tool.label, description=said, parameters={"type": "object"}, parameter_list=listed)

@@ -56,14 +56,14 @@ def test_training_rows_hold_no_held_out_name_value_or_tool(agent):
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows.write_agent_rows(300))
     text += "\n".join(json.dumps(row, ensure_ascii=False) for row in rows.write_general_rows(600))
     assert values.find_held_out(text) == []
-    unseen = {tool.name for tool in list_tools("held-out")}
+    unseen = {tool.label for tool in list_tools("held-out")}
     assert not unseen & seen_tools(agent.conversations)
 
 
 @pytest.mark.parametrize(("part", "names"), [("train", "words"), ("held-out", "words"), ("held-out", "random")])
 def test_measured_rows_begin_with_a_call_and_their_values_are_held_out(tmp_path, part, names):
     loaded = load_conversations(write(tmp_path / "items.jsonl", rows.write_tool_items(part, 60, names)))
-    known = {tool.name for tool in list_tools(part, names)}
+    known = {tool.label for tool in list_tools(part, names)}
     for row in loaded.conversations:
         first = next(message for message in row.messages if message.role == "assistant")
         assert {call.name for call in first.tool_calls} <= known
@@ -73,7 +73,7 @@ def test_measured_rows_begin_with_a_call_and_their_values_are_held_out(tmp_path,
 
 
 def test_most_training_tools_are_offered_and_seen_items_use_training_tools_only():
-    train, unseen = ({tool.name for tool in list_tools(part)} for part in ("train", "held-out"))
+    train, unseen = ({tool.label for tool in list_tools(part)} for part in ("train", "held-out"))
     assert (len(train), len(unseen)) == (400, 120)
     assert not train & unseen
     purposes = [{(tool.verb, tool.thing) for tool in list_tools(part)} for part in ("train", "held-out")]

@@ -49,7 +49,7 @@ def test_the_base_model_never_sees_what_agents_write(text, word):
 
 
 def test_no_name_and_no_value_of_a_measured_call_is_in_the_base_text(text, items):
-    names = {tool.name for tool in list_tools("held-out")} | {tool.name for tool in list_tools("held-out", "random")}
+    names = {tool.label for tool in list_tools("held-out")} | {tool.label for tool in list_tools("held-out", "random")}
     measured = {value for row in items for value in called(row)[1]}
     assert len(names) == 240
     assert len(measured) > 500
