@@ -222,7 +222,7 @@ def _ask_needs(rng: random.Random, language: str, entries: list[Entry], entry: E
 def _ask_nobody(rng: random.Random, language: str, entries: list[Entry], entry: Entry, shape: int) -> tuple[str, str]:
     del entry
     while True:
-        verb, thing = draw_pair(rng, language)
+        verb, thing = draw_pair(rng)
         if rng.random() < 0.5:
             verb, thing = (rng.choice(entries).verb, thing) if rng.random() < 0.5 else (verb, rng.choice(entries).thing)
         if not is_held_out(verb, thing) and all((entry.verb, entry.thing) != (verb, thing) for entry in entries):

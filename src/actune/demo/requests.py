@@ -62,13 +62,13 @@ class Entry:
     fields: tuple[Field, ...]
 
 
-def draw_pair(rng: random.Random, language: str, *, held_out: bool = False) -> tuple[Verb, Thing]:
-    """Return a verb and a thing; for training the thing is at times an invented word, so that words are compared."""
+def draw_pair(rng: random.Random) -> tuple[Verb, Thing]:
+    """Return a verb and a thing for training; the thing is at times an invented word, so that words are compared."""
     while True:
         verb, thing = rng.choice(VERBS), rng.choice(THINGS)
-        if is_held_out(verb, thing) == held_out:
+        if not is_held_out(verb, thing):
             break
-    if not held_out and rng.random() < 0.15:
+    if rng.random() < 0.15:
         word = values.draw_word(rng, "en").lower()
         thing = Thing(word, word + "s", values.draw_word(rng, "zh"))
     return verb, thing
@@ -95,7 +95,7 @@ def draw_label(rng: random.Random, language: str) -> str:
 def draw_entry(rng: random.Random, language: str, taken: list[Entry], level: float) -> Entry:
     """Return an entry that differs from those taken; often it shares the verb or the thing with one of them."""
     while True:
-        verb, thing = draw_pair(rng, language)
+        verb, thing = draw_pair(rng)
         if taken and rng.random() < 0.3:
             other = rng.choice(taken)
             verb, thing = (other.verb, thing) if rng.random() < 0.5 else (verb, other.thing)

@@ -142,7 +142,7 @@ def _ask_without_tool(rng: random.Random, language: str, tools: list[Entry], hel
     """Return small talk, a fact, or a wish that no tool of the list can meet."""
     if rng.random() < 0.6:
         offered = {(tool.verb, tool.thing) for tool in tools}
-        while (pair := draw_pair(rng, language)) in offered:
+        while (pair := draw_pair(rng)) in offered:
             pass
         fields = rng.choice(tools).fields
         details = draw_details(rng, language, fields, held_out=held_out)

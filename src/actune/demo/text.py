@@ -191,7 +191,7 @@ def read_note(rng: random.Random, language: str, level: float) -> list[Turn]:
     """Return a note or a record and questions about its details."""
     fields = tuple(rng.sample(FIELDS, rng.randint(1, 2 + round(2 * level))))
     details = draw_details(rng, language, fields)
-    entry = Entry("", *draw_pair(rng, language), fields)
+    entry = Entry("", *draw_pair(rng), fields)
     text = say_wish(rng, language, entry, details) if rng.random() < 0.5 else fill(rng, language)(details)
     turns: list[Turn] = []
     short = rng.random() < 0.6
@@ -220,7 +220,7 @@ def fill_form(rng: random.Random, language: str, level: float) -> list[Turn]:
     for _ in range(rng.randint(1, 2)):
         fields = tuple(rng.sample(FIELDS, rng.randint(1, 2 + round(2 * level))))
         details = draw_details(rng, language, fields)
-        wish = say_wish(rng, language, Entry("", *draw_pair(rng, language), fields), details)
+        wish = say_wish(rng, language, Entry("", *draw_pair(rng), fields), details)
         keys = list_needs(rng, language, fields, rng.choice(("keys", "quoted", "described")))
         example = writer({"key": "value", "other": "value"})
         if language == "en":

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from actune.demo import values
 from actune.demo.chats import SMALL_TALK
+from actune.demo.directories import Turn
 from actune.demo.requests import Entry, draw_details, draw_label, draw_pair, say_wish
 from actune.demo.tools import tool_pairs
 from actune.demo.words import FIELDS, Field, a, is_held_out
-
-Turn = tuple[str, str]
 
 _MARKS = ("{n}. ", "{n}. ", "{n}) ", "({n}) ", "[{n}] ", "{n}: ", "- ", "* ", "+ ", "", "No. {n} ", "<{n}> ")
 _GAPS = ("\n", "\n", "\n\n", "\n\n", " ", "\n- ", " | ")
@@ -152,7 +151,7 @@ def use_varied_directory(rng: random.Random, language: str) -> list[Turn]:
         with_details = rng.random() < 0.8
         details = draw_details(rng, language, wanted.fields) if with_details else None
         wish = say_wish(rng, language, wanted, details) if details is not None else _ask_who(rng, language, wanted)
-        answer = shape.answer(wanted, details) if entry is not None else _say_nobody(rng, language, shape, wanted)
+        answer = shape.answer(wanted, details) if entry is not None else _say_nobody(language, shape, wanted)
         if number == 0:
             turns.append(("system", listing))
         turns += [("user", wish), ("assistant", answer)]
@@ -164,7 +163,7 @@ def _draw_entries(rng: random.Random, language: str) -> list[Entry]:
     speaking = rng.random() < 0.6  # labels that say, or seem to say, what is done
     for _ in range(rng.randint(2, 5)):
         while True:
-            verb, thing = draw_pair(rng, language)
+            verb, thing = draw_pair(rng)
             if entries and rng.random() < 0.3:
                 other = rng.choice(entries)
                 verb, thing = (other.verb, thing) if rng.random() < 0.5 else (verb, other.thing)
@@ -182,17 +181,17 @@ def _draw_entries(rng: random.Random, language: str) -> list[Entry]:
 def _speak(rng: random.Random, verb: str, thing: str) -> str | None:
     """Return a label made of a verb and a thing, never one that a tool of the demo could have."""
     if rng.random() < 0.3:
-        verb, thing = draw_words(rng)
+        verb, thing = _draw_words(rng)
     if (verb, thing) in tool_pairs():
         return None
     pattern = rng.choice(("{0}_{1}", "{1}_{0}", "{0}-{1}", "{0}{2}", "{1}{3}", "{0}.{1}"))
     return pattern.format(verb, thing, thing.capitalize(), verb.capitalize())
 
 
-def draw_words(rng: random.Random) -> tuple[str, str]:
+def _draw_words(rng: random.Random) -> tuple[str, str]:
     """Return an English verb and thing that need not belong together."""
-    verb, _ = draw_pair(rng, "en")
-    _, thing = draw_pair(rng, "en")
+    verb, _ = draw_pair(rng)
+    _, thing = draw_pair(rng)
     return verb.en, thing.en
 
 
@@ -305,16 +304,15 @@ def _draw_wanted(rng: random.Random, language: str, entries: list[Entry]) -> tup
     if rng.random() < 0.85:
         return entry, entry
     while True:
-        verb, thing = draw_pair(rng, language)
+        verb, thing = draw_pair(rng)
         if rng.random() < 0.5:
             verb, thing = (entry.verb, thing) if rng.random() < 0.5 else (verb, entry.thing)
         if not is_held_out(verb, thing) and all((one.verb, one.thing) != (verb, thing) for one in entries):
             return Entry("", verb, thing, entry.fields), None
 
 
-def _say_nobody(rng: random.Random, language: str, shape: _Shape, wanted: Entry) -> str:
+def _say_nobody(language: str, shape: _Shape, wanted: Entry) -> str:
     """Return the refusal, after the intent where the form has one."""
-    del rng
     whole = shape.answer(Entry("\0", wanted.verb, wanted.thing, ()), None)
     head = whole[: whole.index("\0")]
     first = head[: head.rindex("\n") + 1] if "\n" in head else ""
