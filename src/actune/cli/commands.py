@@ -115,13 +115,20 @@ def convert(
     /,
     *,
     to: Annotated[str, Parameter(help="Name of the format to write.")],
+    dialect: Annotated[
+        Literal["react", "react_zh", "chat"] | None,
+        Parameter(
+            show_choices=False,
+            help="Calls as ReAct text (react, react_zh) or native (chat). Default: native where the format holds them.",
+        ),
+    ] = None,
     format_name: FormatName = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Rewrite a conversation file in another format."""
+    """Rewrite a conversation file in another format, ReAct text as native calls or back."""
     from actune import recipes
 
-    return recipes.convert(source=source, out=out, to=to, format_name=format_name, overwrite=overwrite)
+    return recipes.convert(source=source, out=out, to=to, dialect=dialect, format_name=format_name, overwrite=overwrite)
 
 
 def export(

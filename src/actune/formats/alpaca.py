@@ -7,7 +7,9 @@ from typing import Any
 
 from actune.core.types import Conversation, Source
 from actune.formats.fields import read_optional_text
-from actune.formats.pairs import read_pairs
+from actune.formats.pairs import read_pairs, write_pairs
+
+CALLS_AS_TEXT = True
 
 
 def detect(row: Mapping[str, Any]) -> bool:
@@ -24,3 +26,12 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
     parts = (read_optional_text(row, "instruction"), read_optional_text(row, "input"))
     question = "\n".join(part for part in parts if part)
     return read_pairs(row, source, question=question, question_key="instruction", answer_key="output")
+
+
+def write(conversation: Conversation) -> dict[str, Any]:
+    """Return a conversation as a row; the whole question is the instruction.
+
+    Raises:
+        DataError: code `format-cannot-hold`; see `write_pairs`.
+    """
+    return write_pairs(conversation, question_key="instruction", answer_key="output")

@@ -14,7 +14,7 @@ from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats.fields import Placed, read_id
 
-_CALL_LINE = re.compile(r"^Action:", re.MULTILINE)
+CALL_LINE = re.compile(r"^Action:", re.MULTILINE)
 _OBSERVATION_LINE = re.compile(r"^Observation:", re.MULTILINE)
 
 
@@ -137,7 +137,7 @@ def _split_turn(item: Placed) -> list[Placed]:
 def _refuse_text_calls(item: Placed, *, strict: bool) -> None:
     """Refuse ReAct text without an API list: read as plain chat, its observations would be trained."""
     message = item.message
-    call = _CALL_LINE.search(message.content) if message.role == "assistant" else None
+    call = CALL_LINE.search(message.content) if message.role == "assistant" else None
     if call is None:
         return
     if strict or _OBSERVATION_LINE.search(message.content, call.end()) is not None:

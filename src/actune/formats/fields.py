@@ -166,6 +166,16 @@ def read_flags(item: Mapping[str, Any], place: str, *, assistant: bool) -> tuple
     return True, 1.0
 
 
+def write_flags(message: Message) -> dict[str, Any]:
+    """Return the keys that `read_flags` reads; none for a message that is trained as usual."""
+    return ({} if message.train else {"loss": False}) | ({} if message.weight == 1 else {"weight": message.weight})
+
+
+def cannot_hold(what: str, field: str, fix: str) -> DataError:
+    """Return the error of a writer whose format has no place for something of a conversation."""
+    return DataError(f"{what}, which this format cannot hold", code="format-cannot-hold", field=field, fix=fix)
+
+
 def read_id(row: Mapping[str, Any]) -> str | None:
     """Return the row's id as text; None where it has none."""
     value = row.get("id")

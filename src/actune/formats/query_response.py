@@ -7,7 +7,9 @@ from typing import Any
 
 from actune.core.types import Conversation, Source
 from actune.formats.fields import read_text
-from actune.formats.pairs import read_pairs
+from actune.formats.pairs import read_pairs, write_pairs
+
+CALLS_AS_TEXT = True
 
 
 def detect(row: Mapping[str, Any]) -> bool:
@@ -23,3 +25,12 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
     """
     question = read_text(row.get("query"), "query")
     return read_pairs(row, source, question=question, question_key="query", answer_key="response")
+
+
+def write(conversation: Conversation) -> dict[str, Any]:
+    """Return a conversation as a row.
+
+    Raises:
+        DataError: code `format-cannot-hold`; see `write_pairs`.
+    """
+    return write_pairs(conversation, question_key="query", answer_key="response")

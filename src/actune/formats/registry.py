@@ -1,7 +1,8 @@
 """The formats by name, and which of them a file is in.
 
 Other packages add one through the entry point group `actune.formats`: the name is the format's, the object has
-`detect(row) -> bool`, `read(row, source) -> Conversation` and, where it can, `write(conversation) -> dict`.
+`detect(row) -> bool`, `read(row, source) -> Conversation` and, where it can, `write(conversation) -> dict`. A format whose
+rows have no place for native calls says so with `CALLS_AS_TEXT = True`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ _BUILT_IN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A format: `detect` looks at the shape of a row, `read` and `write` convert; `write` is None where not offered."""
+    """A format: `detect` looks at the shape of a row, `read` and `write` convert; `write` is None where not offered.
+
+    `calls_as_text`: its rows hold calls as ReAct text only.
+    """
 
     name: str
     detect: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Mapping[str, Any], Source], Conversation]
     write: Callable[[Conversation], dict[str, Any]] | None
+    calls_as_text: bool = False
 
 
 def names() -> tuple[str, ...]:
@@ -64,6 +69,7 @@ def get(name: str) -> Format:
         detect=getattr(owner, "detect"),  # noqa: B009 - of an unknown object
         read=getattr(owner, "read"),  # noqa: B009
         write=getattr(owner, "write", None),
+        calls_as_text=getattr(owner, "CALLS_AS_TEXT", False) is True,
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, read_items, read_system_key, read_text, speakers
+from actune.formats.fields import Placed, cannot_hold, read_items, read_system_key, read_text, speakers, write_flags
 from actune.formats.openai import read_message
-from actune.formats.speech import append_calls
+from actune.formats.speech import REASONING, append_calls, write_call_texts
 from actune.formats.tools import read_tools
 
 _PLAIN = {"system", "developer", "user", "assistant", "tool", "function"}
@@ -45,3 +45,39 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
         else:
             placed.append(Placed(read_message(item, place, repairs), place))
     return assemble(placed, row, source, tools=tools, repairs=repairs)
+
+
+def write(conversation: Conversation) -> dict[str, Any]:
+    """Return a conversation as a row `{id?, messages, tools?}`; calls and results pair by their order.
+
+    Each call is a message; several in a row are one answer. Reasoning stands under `reasoning_content`.
+
+    Raises:
+        DataError: code `arguments-unreadable`, or `format-cannot-hold` for what `write_call_texts` refuses.
+    """
+    messages = conversation.messages
+    items: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        if message.role == "tool":
+            items.append({"role": "tool_response", "content": message.content})
+            continue
+        name = {} if message.name is None else {"name": message.name}
+        if message.role != "assistant":
+            items.append({"role": message.role, "content": message.content} | name)
+            continue
+        if message.name is not None:
+            raise cannot_hold("a speaker's name", f"messages[{index}].name", "remove it, or write the row as openai")
+        calls = write_call_texts(messages, index)
+        reasoning = {REASONING: message.reasoning} if message.reasoning else {}
+        flags = write_flags(message)
+        if message.content or not calls:
+            items.append({"role": "assistant", "content": message.content} | reasoning | flags)
+            reasoning = {}
+        for text in calls:
+            items.append({"role": "tool_call", "content": text} | reasoning | flags)
+            reasoning = {}
+    row: dict[str, Any] = {} if conversation.id is None else {"id": conversation.id}
+    row["messages"] = items
+    if conversation.tools:
+        row["tools"] = [tool.describe() for tool in conversation.tools]
+    return row

@@ -1,23 +1,48 @@
-"""`actune convert`: rows in another format."""
+"""`actune convert`: rows in another format, ReAct text as native calls or the other way round."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
+from actune.core import conversion
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
+from actune.core.types import Conversation, Style
 from actune.data.sources import Quarantined, write_quarantine
 from actune.formats import registry
 from actune.recipes.writing import check_out, load_rows, stderr
 
+_CHANGES: Mapping[conversion.Change, str] = {
+    "layout": "had ReAct text in another layout than the normal one; native calls do not keep the layout",
+    "arguments": "had arguments as Python literals, written as JSON",
+    "text-to-thought": "had text beside a call, which became the Thought of its step",
+    "empty-system": "had an empty system message, which ReAct text does not hold",
+    "schema-notes": "had keys of a tool that an API list has no place for (additionalProperties, strict ...)",
+    "outer-blanks": "had blanks around texts, which are layout in ReAct text",
+}
+assert set(_CHANGES) == set(get_args(conversion.Change))
 
-def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwrite: bool) -> int:
-    """Write rows in another format; rows that cannot be read or written go to OUT's quarantine file."""
+
+def convert(
+    *, source: Path, out: Path, to: str, dialect: Style | None, format_name: str | None, overwrite: bool
+) -> int:
+    """Write rows in another format and dialect; rows that cannot be read or written go to OUT's quarantine file.
+
+    Without `dialect` calls are native where the format holds them, else ReAct text in the row's language. Every row
+    written is one that reads back as what was to be written.
+    """
     target = registry.get(to)
     if target.write is None:
         writable = ", ".join(name for name in registry.names() if registry.get(name).write is not None)
         raise ConfigError(f"format {to!r} can be read, not written", fix=f"give --to one of {writable}")
+    if dialect == "chat" and target.calls_as_text:
+        raise ConfigError(
+            f"format {to!r} holds ReAct text, no native calls", fix="give --to openai, or leave --dialect chat out"
+        )
     check_out(out, [str(source)])
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already", fix="give another file or --overwrite")
@@ -25,17 +50,24 @@ def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwr
     left_out = list(loaded.quarantined)
     lines = []
     kept_sources = 0
+    changes = Counter[conversion.Change]()
     for conversation in loaded.conversations:
         try:
-            lines.append(json.dumps(target.write(conversation), ensure_ascii=False))
+            converted = _in_dialect(conversation, dialect, target)
+            row = _write(converted, target)
         except (DataError, RenderError) as error:
             left_out.append(Quarantined.of(conversation.source, error))
             continue
-        kept_sources += conversation.system_source is not None or any(m.source_text for m in conversation.messages)
+        lines.append(json.dumps(row, ensure_ascii=False))
+        changes.update(conversion.list_changes(conversation, converted))
+        kept_sources += converted.system_source is not None or any(m.source_text for m in converted.messages)
     with atomic_file(out) as file:
         file.writelines(f"{line}\n" for line in lines)
     console = stderr()
-    console.print(f"{len(lines):,} rows written to {out}", highlight=False)
+    rows = len(lines) + len(left_out)
+    console.print(f"{len(lines):,} of {rows:,} rows written to {out}", highlight=False)
+    for change, count in sorted(changes.items()):
+        console.print(f"{count:,} of them {_CHANGES[change]}", highlight=False)
     if kept_sources:
         share = kept_sources / len(lines)
         console.print(f"{kept_sources:,} of them ({share:.1%}) keep source text that is not in the normal layout")
@@ -44,3 +76,33 @@ def convert(*, source: Path, out: Path, to: str, format_name: str | None, overwr
         write_quarantine(path, left_out)
         console.print(f"{len(left_out):,} rows left out, listed with reasons in {path}", highlight=False)
     return 1 if left_out else 0
+
+
+def _in_dialect(conversation: Conversation, dialect: Style | None, target: registry.Format) -> Conversation:
+    if dialect is not None:
+        return conversion.convert_style(conversation, dialect)
+    if target.calls_as_text:
+        return conversation if conversation.style != "chat" else conversion.convert_style(conversation, "react")
+    return conversion.convert_style(conversation, "chat")
+
+
+def _write(conversation: Conversation, target: registry.Format) -> dict[str, Any]:
+    """Return a conversation as a row that has been read back.
+
+    Raises:
+        DataError: what the writer or the reader of the format says; code `format-changes-row` when the row would be
+            read back as another conversation.
+    """
+    assert target.write is not None
+    plain = conversation.tools and conversation.style != "chat" and not target.calls_as_text
+    row = target.write(conversion.flatten(conversation) if plain else conversation)
+    again = registry.read_row(json.loads(json.dumps(row)), conversation.source, target.name)
+    place = conversion.find_difference(conversation, again)
+    if place is not None:
+        raise DataError(
+            f"written as {target.name}, the row would be read back with another {place}",
+            code="format-changes-row",
+            field=place,
+            fix="write it as openai",
+        )
+    return row

@@ -65,7 +65,25 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
         ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING}),
         (
             "convert i o --to openai",
-            {"source": Path("i"), "out": Path("o"), "to": "openai", "format_name": None, "overwrite": False},
+            {
+                "source": Path("i"),
+                "out": Path("o"),
+                "to": "openai",
+                "dialect": None,
+                "format_name": None,
+                "overwrite": False,
+            },
+        ),
+        (
+            "convert i o --to ms-agent --dialect react_zh --format sharegpt --overwrite",
+            {
+                "source": Path("i"),
+                "out": Path("o"),
+                "to": "ms-agent",
+                "dialect": "react_zh",
+                "format_name": "sharegpt",
+                "overwrite": True,
+            },
         ),
         (
             "export --model r --to merged --out o --adapter a --verify --overwrite",

@@ -232,7 +232,19 @@ def test_a_conversation_of_another_format_is_written_in_the_normal_layout():
         ),
         (
             {"messages": (Message(role="assistant", content="a"), Message(role="assistant", content="b"))},
-            "react-marker-in-text",
+            "react-two-answers",
+        ),
+        (
+            {
+                "tools": (),
+                "messages": (Message(role="assistant", content="a"), Message(role="assistant", content="b")),
+            },
+            "react-two-answers",
+        ),
+        ({"tools": (), "messages": (Message(role="assistant", content="a\nAction: b"),)}, "react-marker-in-text"),
+        (
+            {"messages": (Message(role="user", content="q", name="Li"), Message(role="assistant", content="a"))},
+            "react-speaker",
         ),
         (
             {"messages": (Message(role="assistant", tool_calls=(ToolCall(name="f", arguments="{}"),) * 2),)},

@@ -63,8 +63,10 @@ def test_an_unknown_name_suggests_one():
         registry.get("ms_agnt")
 
 
-def test_only_two_formats_write():
-    assert [name for name in registry.names() if registry.get(name).write is not None] == ["openai", "ms-agent"]
+def test_every_format_writes_and_says_whether_it_holds_calls():
+    assert all(registry.get(name).write is not None for name in registry.names())
+    text = [name for name in registry.names() if registry.get(name).calls_as_text]
+    assert text == ["ms-agent", "query-response", "alpaca"]
 
 
 class Notes:
