@@ -9,7 +9,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from actune.core.api_list import write_system
-from actune.core.conversion import convert_style, find_difference, flatten, to_chat, to_react
+from actune.core.conversion import convert_style, flatten, to_chat, to_react
+from actune.core.differences import find_difference
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats import ms_agent, registry

@@ -9,18 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from actune.core import api_list, react
+from actune.core.differences import SCHEMA_NOTES, same_schema, schema_essence
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Style, ToolCall, ToolSpec
-from actune.core.values import read_value
-
-Change = Literal["layout", "arguments", "text-to-thought", "empty-system", "schema-notes", "outer-blanks"]
-"""What a conversion may leave behind or rewrite without changing what a row says; see `list_changes`."""
-
-# Keys of a tool's parameters that say nothing about what may be called; an API list has no place for them.
-_NOTES = {"additionalProperties", "title", "description", "$schema", "$id", "$comment", "examples", "strict"}
 
 
 def convert_style(conversation: Conversation, style: Style) -> Conversation:
@@ -235,7 +229,7 @@ def _check_name(messages: Sequence[Message], index: int, message: Message) -> No
 def _listed(tool: ToolSpec, place: str) -> ToolSpec:
     """Return a tool with a parameter list from which its schema is read again."""
     listed = tool.parameter_list if tool.parameter_list is not None else api_list.list_parameters(tool.parameters)
-    if _same_schema(api_list.schema_of_list(listed), tool.parameters):
+    if same_schema(api_list.schema_of_list(listed), tool.parameters):
         return tool
     properties = tool.parameters.get("properties")
     required = tool.parameters.get("required")
@@ -248,7 +242,7 @@ def _listed(tool: ToolSpec, place: str) -> ToolSpec:
         # A key of the entry that the list uses itself is kept in a schema of its own.
         rest = {"schema": schema} if schema.keys() & {"name", "required", "schema"} else schema
         nested.append({"name": name, "description": description, "required": str(name in names)} | rest)
-    if _same_schema(api_list.schema_of_list(nested), tool.parameters):
+    if same_schema(api_list.schema_of_list(nested), tool.parameters):
         return replace(tool, parameter_list=tuple(nested))
     raise DataError(
         f"the parameters of tool {tool.name!r} say more than an API list can hold: {_lost_of(tool.parameters)}",
@@ -259,36 +253,13 @@ def _listed(tool: ToolSpec, place: str) -> ToolSpec:
 
 
 def _lost_of(schema: Mapping[str, Any]) -> str:
-    more = [repr(key) for key in schema if key not in _NOTES | {"type", "properties", "required"}]
+    more = [repr(key) for key in schema if key not in SCHEMA_NOTES | {"type", "properties", "required"}]
     if more:
         return ", ".join(more)
     properties = schema.get("properties")
     known = properties if isinstance(properties, Mapping) else {}
     absent = [name for name in schema.get("required") or () if name not in known]
     return f"'required' names {absent[0]!r}, which is no property" if absent else "an entry that is no plain schema"
-
-
-def _same_schema(read: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    return _essence(read) == _essence(given)
-
-
-def _essence(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a schema demands, in a form that compares equal however it is written."""
-    rest = {key: value for key, value in schema.items() if key not in _NOTES}
-    required = rest.pop("required", None)
-    properties = rest.pop("properties", None)
-    entries = properties if isinstance(properties, Mapping) else {}
-    rest["required"] = sorted(map(str, required)) if isinstance(required, (list, tuple)) else []
-    rest["properties"] = {name: _entry(entry) for name, entry in entries.items()}
-    return rest
-
-
-def _entry(entry: object) -> object:
-    if not isinstance(entry, Mapping):
-        return entry
-    kept = {key: value for key, value in entry.items() if not (key == "description" and value == "")}
-    kind = kept.get("type")
-    return kept | {"type": kind.lower()} if isinstance(kind, str) else kept
 
 
 def _check_system(own: str, tools: Sequence[ToolSpec], language: api_list.Language) -> None:
@@ -300,8 +271,8 @@ def _check_system(own: str, tools: Sequence[ToolSpec], language: api_list.Langua
     else:
         why = "the tools or the system text would be read back as something else"
     if block is not None and block.system == own and not block.repaired:
-        read = [(tool.name, tool.description, _essence(tool.parameters)) for tool in block.tools]
-        if read == [(tool.name, tool.description, _essence(tool.parameters)) for tool in tools]:
+        read = [(tool.name, tool.description, schema_essence(tool.parameters)) for tool in block.tools]
+        if read == [(tool.name, tool.description, schema_essence(tool.parameters)) for tool in tools]:
             return
     raise DataError(
         f"the system text and the tools cannot be written as an API list: {why}",
@@ -369,104 +340,5 @@ def _check_plain(messages: Sequence[Message]) -> None:
             )
 
 
-# --- what a conversion left behind ------------------------------------------------------------------------------------
-
-
-def list_changes(before: Conversation, after: Conversation) -> set[Change]:
-    """Return what `convert_style` rewrote without changing what the row says.
-
-    `layout`: source text that is not in the normal layout; `arguments`: Python literals as JSON; `text-to-thought`:
-    text beside a call became its Thought; `empty-system`: an empty system message left out; `schema-notes`: keys of a
-    tool that an API list has no place for; `outer-blanks`: blanks around texts, which ReAct text does not count.
-    """
-    if before is after:
-        return set()
-    found: set[Change] = set()
-    if before.system_source is not None and after.system_source is None:
-        found.add("layout")
-    if after.style == "chat":
-        if any(message.source_text is not None for message in before.messages):
-            found.add("layout")
-        if _arguments(before) != _arguments(after):
-            found.add("arguments")
-    elif before.style == "chat":
-        if any(message.tool_calls and message.content for message in before.messages):
-            found.add("text-to-thought")
-        if before.messages[0].role == "system" and not before.messages[0].content:
-            found.add("empty-system")
-        if any(tool.source is not None or tool.parameters.keys() & _NOTES for tool in before.tools):
-            found.add("schema-notes")
-        if any(message.source_text is not None for message in after.messages):
-            found.add("outer-blanks")
-    return found
-
-
-def _arguments(conversation: Conversation) -> list[str]:
-    return [call.arguments for message in conversation.messages for call in message.tool_calls]
-
-
 def _shorten(text: str, limit: int = 80) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
-
-
-def find_difference(one: Conversation, other: Conversation) -> str | None:
-    """Return the place of the first difference in what two conversations say (`messages[2].content`), None if none.
-
-    Ids of calls are names only: what counts is which result answers which call. Python literals equal their JSON.
-    """
-    if one.style != other.style:
-        return "style"
-    if one.id != other.id:
-        return "id"
-    for number, (left, right) in enumerate(zip(one.tools, other.tools, strict=False)):
-        if _tool_facts(left) != _tool_facts(right):
-            return f"tools[{number}]"
-    if len(one.tools) != len(other.tools):
-        return "tools"
-    for index, (left, right) in enumerate(zip(_facts(one), _facts(other), strict=False)):
-        for key, value in left.items():
-            if value != right[key]:
-                return f"messages[{index}].{key}"
-    return "messages" if len(one.messages) != len(other.messages) else None
-
-
-def _tool_facts(tool: ToolSpec) -> tuple[object, ...]:
-    return (tool.name, tool.description, _essence(tool.parameters))
-
-
-def _facts(conversation: Conversation) -> Iterator[dict[str, object]]:
-    native = conversation.style == "chat"
-    open_calls: list[ToolCall] = []
-    for message in conversation.messages:
-        answers: object = None
-        name = message.name
-        if message.role == "tool":
-            found = [n for n, call in enumerate(open_calls) if call.id == message.tool_call_id] if native else []
-            answers = found[0] if found and message.tool_call_id is not None else 0
-            if open_calls:
-                call = open_calls.pop(int(answers))
-                answers = (call.name, _value(call.arguments) if native else call.arguments)
-                name = None if name == call.name else name
-        else:
-            open_calls = list(message.tool_calls)
-        yield {
-            "role": message.role,
-            "content": message.content,
-            "reasoning": message.reasoning,
-            "tool_calls": [(call.name, _value(call.arguments) if native else call.arguments) for call in open_calls]
-            if message.role == "assistant"
-            else [],
-            "tool_call_id": answers,
-            "name": name,
-            "train": message.train,
-            "weight": message.weight,
-        }
-
-
-def _value(text: str) -> str:
-    """Return the arguments in a form that is equal for equal values: 1 is neither 1.0 nor true, NaN is NaN."""
-    try:
-        value = read_value(text)
-        return text if value is None else repr(value)
-    except RecursionError:
-        return text

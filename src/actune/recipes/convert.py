@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from actune.core import conversion
+from actune.core.differences import Change, find_difference, list_changes
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.types import Conversation, Style
@@ -16,7 +17,7 @@ from actune.data.sources import Quarantined, write_quarantine
 from actune.formats import registry
 from actune.recipes.writing import check_out, load_rows, stderr
 
-_CHANGES: Mapping[conversion.Change, str] = {
+_CHANGES: Mapping[Change, str] = {
     "layout": "had ReAct text in another layout than the normal one; native calls do not keep the layout",
     "arguments": "had arguments as Python literals, written as JSON",
     "text-to-thought": "had text beside a call, which became the Thought of its step",
@@ -24,7 +25,7 @@ _CHANGES: Mapping[conversion.Change, str] = {
     "schema-notes": "had keys of a tool that an API list has no place for (additionalProperties, strict ...)",
     "outer-blanks": "had blanks around texts, which are layout in ReAct text",
 }
-assert set(_CHANGES) == set(get_args(conversion.Change))
+assert set(_CHANGES) == set(get_args(Change))
 
 
 def convert(
@@ -50,7 +51,7 @@ def convert(
     left_out = list(loaded.quarantined)
     lines = []
     kept_sources = 0
-    changes = Counter[conversion.Change]()
+    changes = Counter[Change]()
     for conversation in loaded.conversations:
         try:
             converted = _in_dialect(conversation, dialect, target)
@@ -59,7 +60,7 @@ def convert(
             left_out.append(Quarantined.of(conversation.source, error))
             continue
         lines.append(json.dumps(row, ensure_ascii=False))
-        changes.update(conversion.list_changes(conversation, converted))
+        changes.update(list_changes(conversation, converted))
         kept_sources += converted.system_source is not None or any(m.source_text for m in converted.messages)
     with atomic_file(out) as file:
         file.writelines(f"{line}\n" for line in lines)
@@ -97,7 +98,7 @@ def _write(conversation: Conversation, target: registry.Format) -> dict[str, Any
     plain = conversation.tools and conversation.style != "chat" and not target.calls_as_text
     row = target.write(conversion.flatten(conversation) if plain else conversation)
     again = registry.read_row(json.loads(json.dumps(row)), conversation.source, target.name)
-    place = conversion.find_difference(conversation, again)
+    place = find_difference(conversation, again)
     if place is not None:
         raise DataError(
             f"written as {target.name}, the row would be read back with another {place}",

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from actune.core.api_list import read_system, write_system
-from actune.core.conversion import convert_style, find_difference, flatten, list_changes, to_chat, to_react
+from actune.core.conversion import convert_style, flatten, to_chat, to_react
+from actune.core.differences import find_difference, list_changes
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 

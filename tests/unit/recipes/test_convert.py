@@ -9,7 +9,8 @@ import pytest
 
 from actune.cli.main import main
 from actune.core.api_list import write_system
-from actune.core.conversion import find_difference, to_react
+from actune.core.conversion import to_react
+from actune.core.differences import find_difference
 from actune.core.types import ToolSpec
 from actune.data.sources import load_conversations
 
