@@ -72,7 +72,7 @@ def chats(draw: st.DrawFn) -> Conversation:
             for name in names:
                 values = draw(st.dictionaries(plain, st.one_of(plain, st.integers(), st.booleans()), max_size=2))
                 arguments = json.dumps(values, ensure_ascii=False, indent=draw(st.sampled_from([None, 1])))
-                calls.append(ToolCall(name=name, arguments=arguments, id=f"call_{count}"))
+                calls.append(ToolCall(name=name, arguments=arguments, id=f"call{count:05}"))
                 count += 1
             beside = draw(st.sampled_from(["content", "reasoning", "reasoning", "none"]))
             messages.append(
@@ -201,7 +201,7 @@ def test_react_to_chat_and_back_says_the_same(values, own, language, tail):
     assert not any(call.arguments == "free text" for call in calls)
     ids = [call.id for message in chat.messages for call in message.tool_calls]
     results = [message.tool_call_id for message in chat.messages if message.role == "tool"]
-    assert ids == [f"call_{number}" for number in range(len(calls))]
+    assert ids == [f"call{number:05}" for number in range(len(calls))]
     assert results == ids[: len(results)]
     back = to_react(chat, react.style)
 

@@ -55,12 +55,17 @@ def to_chat(conversation: Conversation) -> Conversation:
         calls = []
         for number, call in enumerate(message.tool_calls):
             place = f"messages[{index}].tool_calls[{number}].arguments"
-            calls.append(ToolCall(name=call.name, arguments=json_arguments(call, place), id=f"call_{count}"))
+            calls.append(ToolCall(name=call.name, arguments=json_arguments(call, place), id=new_call_id(count)))
             count += 1
         if message.role == "assistant":
             open_ids = [str(call.id) for call in calls]
         messages.append(replace(message, source_text=None, tool_calls=tuple(calls)))
     return replace(conversation, messages=tuple(messages), style="chat", system_source=None)
+
+
+def new_call_id(number: int) -> str:
+    """Return the id of call `number` of a row: nine letters and digits, which some templates insist on."""
+    return f"call{number:05}"
 
 
 def json_arguments(call: ToolCall, place: str) -> str:

@@ -16,6 +16,8 @@ SCHEMA_NOTES = frozenset(
 )
 """Keys of a tool's parameters that say nothing about what may be called; an API list has no place for them."""
 
+_TOOL_KEYS = {"name", "description", "parameters"}
+
 
 def list_changes(before: Conversation, after: Conversation) -> set[Change]:
     """Return what `convert_style` rewrote without changing what the row says.
@@ -39,7 +41,9 @@ def list_changes(before: Conversation, after: Conversation) -> set[Change]:
             found.add("text-to-thought")
         if before.messages[0].role == "system" and not before.messages[0].content:
             found.add("empty-system")
-        if any(tool.source is not None or tool.parameters.keys() & SCHEMA_NOTES for tool in before.tools):
+        if any(
+            (tool.source or {}).keys() - _TOOL_KEYS or tool.parameters.keys() & SCHEMA_NOTES for tool in before.tools
+        ):
             found.add("schema-notes")
         if any(message.source_text is not None for message in after.messages):
             found.add("outer-blanks")

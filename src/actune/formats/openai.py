@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from actune.core.conversion import new_call_id
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.formats.assemble import assemble
@@ -155,7 +156,7 @@ def _missing(place: str) -> DataError:
 
 
 def write(conversation: Conversation) -> dict[str, Any]:
-    """Return a conversation as a row `{id?, messages, tools?}`; calls without an id get `call_0`, `call_1`, ...
+    """Return a conversation as a row `{id?, messages, tools?}`; calls without an id get `call00000`, `call00001` ...
 
     Arguments that are no JSON text (Python literals of ReAct data) are written as JSON.
 
@@ -169,7 +170,7 @@ def write(conversation: Conversation) -> dict[str, Any]:
         if message.role == "assistant":
             calls = list(message.tool_calls)
             if not _answered_jointly(conversation.messages, index):
-                calls = [replace(call, id=call.id or f"call_{count + place}") for place, call in enumerate(calls)]
+                calls = [replace(call, id=call.id or new_call_id(count + place)) for place, call in enumerate(calls)]
             count += len(calls)
             open_ids = [call.id for call in calls if call.id is not None]
             items.append(_write_assistant(message, calls, f"messages[{index}]"))

@@ -58,9 +58,9 @@ def test_react_steps_become_calls_with_ids_that_their_results_name():
     chat = to_chat(react_row())
     assert chat.style == "chat"
     step, result = chat.messages[2:4]
-    assert step.tool_calls == (ToolCall(name="search", arguments='{"q": "x"}', id="call_0"),)
+    assert step.tool_calls == (ToolCall(name="search", arguments='{"q": "x"}', id="call00000"),)
     assert step.reasoning == "I look"
-    assert (result.tool_call_id, result.content, result.source_text) == ("call_0", "found", None)
+    assert (result.tool_call_id, result.content, result.source_text) == ("call00000", "found", None)
     assert chat.messages[0].content == "Be brief."
     assert chat.tools == (SEARCH,)
 

@@ -227,7 +227,7 @@ def test_written_calls_have_ids_and_json_arguments():
     raw = row(USER, {"role": "assistant", "tool_calls": [{"name": "get_weather", "arguments": "{'city': 'x'}"}]})
     raw["messages"].append({"role": "tool", "content": "r"})
     written = openai.write(openai.read(raw, SOURCE))["messages"]
-    assert written[1]["tool_calls"][0]["id"] == written[2]["tool_call_id"] == "call_0"
+    assert written[1]["tool_calls"][0]["id"] == written[2]["tool_call_id"] == "call00000"
     assert json.loads(written[1]["tool_calls"][0]["function"]["arguments"]) == {"city": "x"}
 
 
