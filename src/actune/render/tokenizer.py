@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from actune.core.errors import ConfigError, ModelError
+from actune.render.segments import ID_SIZE, SegmentEncoder, any_of, pack, unpack
 
 # Private-use characters that mark a control token which stands in user or tool text. The same two as transformers'
 # `sanitize_control_tokens` uses, so that a text marked by either is encoded alike.
 MARK_OPEN, MARK_CLOSE = "\U000f0000", "\U000f0001"
-_CACHED_SEGMENTS = 20_000
 # What bytes that are no character decode to; ids kept as context of a stream, and how many make it look for a cut.
 _UNKNOWN, _CONTEXT, _LONG = "\ufffd", 8, 64
 _TOKEN_KEY = re.compile(r"^[a-z_]+_token$")
@@ -59,7 +59,7 @@ class ChatTemplates:
 
 
 class TextTokenizer:
-    """Encodes whole texts; equal to `tokenizers` on the whole text, faster because repeated segments are cached."""
+    """Encodes whole texts; equal to `tokenizers` on the whole text, faster because no part is encoded twice."""
 
     def __init__(self, tokenizer: Tokenizer, config: Mapping[str, Any], *, folder: Path | None = None) -> None:
         """Wrap a `tokenizers.Tokenizer`; `config` is the content of tokenizer_config.json."""
@@ -70,8 +70,7 @@ class TextTokenizer:
         self.config = dict(config)
         self.named_tokens = _named_tokens(config)
         self._added = dict(tokenizer.get_added_tokens_decoder())
-        self._cut = self._cut_pattern()
-        self._segments: OrderedDict[tuple[str, str], tuple[int, ...]] = OrderedDict()
+        self._segments = SegmentEncoder(tokenizer)
         self._newline = tokenizer.encode("\n", add_special_tokens=False).ids
         self.special_tokens = frozenset(token.content for token in self._added.values() if token.special)
         self._byte_tokens: frozenset[int] | None = None
@@ -130,9 +129,19 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a whole text, no special tokens added; marked control tokens are encoded as plain text."""
-        if MARK_OPEN not in text and MARK_CLOSE not in text:
-            return self._encode_plain(text)
-        return self._encode_marked(text)
+        return unpack(self._encode_whole(text))
+
+    def encode_turn(self, prompt: str, completion: str) -> tuple[array[int], int]:
+        """Return (ids of prompt + completion, how many of them are the prompt's).
+
+        The prompt's ids are those of its whole text, as inference sends them. The completion's are what the whole text
+        adds, or, where that would change the prompt's last token, those of its own text.
+        """
+        before = self._encode_whole(prompt)
+        both = self._encode_whole(prompt + completion)
+        if not both.startswith(before):
+            both = before + pack(self.encode_after(completion))
+        return array("i", both), len(before) // ID_SIZE
 
     def encode_after(self, text: str) -> list[int]:
         """Return the ids of a text that continues another: without the blank some tokenizers put at a text's start."""
@@ -147,53 +156,18 @@ class TextTokenizer:
             for token in self._added.values()
             if token.special or (token.content in template and not token.content.isspace())
         ]
-        return _any_of(tokens)
+        return any_of(tokens)
 
-    def _cut_pattern(self) -> re.Pattern[str] | None:
-        # Text on the two sides of such a token never influences the other side's ids, so it may be encoded apart.
-        plain, other = [], []
-        for token in self._added.values():
-            if token.normalized:
-                continue
-            (other if token.lstrip or token.rstrip or token.single_word else plain).append(token.content)
-        self._uncut = frozenset(other)
-        return _any_of(plain + other) if plain else None
+    def _encode_whole(self, text: str) -> bytes:
+        if MARK_OPEN not in text and MARK_CLOSE not in text:
+            return self._segments.encode_growing(text)
+        return pack(self._encode_marked(text))
 
     def _encode_plain(self, text: str) -> list[int]:
-        if self._cut is None:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
-        ids: list[int] = []
-        for anchor, segment in self._cut_text(self._cut, text):
-            ids.extend(self._encode_segment(anchor, segment))
-        return ids
-
-    def _cut_text(self, cut: re.Pattern[str], text: str) -> Iterator[tuple[str, str]]:
-        anchor, start = "", 0
-        for match in cut.finditer(text):
-            token = match.group()
-            if token in self._uncut:
-                continue
-            if anchor or match.start() > start:
-                yield anchor, text[start : match.start()]
-            anchor, start = token, match.end()
-        if anchor or start < len(text):
-            yield anchor, text[start:]
-
-    def _encode_segment(self, anchor: str, segment: str) -> tuple[int, ...]:
-        """Return the ids of `anchor + segment`; a segment is encoded behind its own control token."""
-        key = (anchor, segment)
-        ids = self._segments.get(key)
-        if ids is None:
-            # The batch call leaves out character offsets, which nobody reads here: a third less time, the same ids.
-            (encoding,) = self._tokenizer.encode_batch_fast([anchor + segment], add_special_tokens=False)
-            ids = tuple(encoding.ids)
-            self._segments[key] = ids
-            if len(self._segments) > _CACHED_SEGMENTS:
-                self._segments.popitem(last=False)
-        return ids
+        return unpack(self._segments.encode(text))
 
     def _encode_marked(self, text: str) -> list[int]:
-        controls = _any_of([token.content for token in self._added.values()])
+        controls = any_of([token.content for token in self._added.values()])
         pieces = re.split(f"{MARK_OPEN}({controls.pattern}){MARK_CLOSE}|[{MARK_OPEN}{MARK_CLOSE}]", text)
         ids = self._encode_plain(pieces[0])
         for index, piece in enumerate(pieces[1:], start=1):
@@ -383,8 +357,3 @@ def _named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
         if _TOKEN_KEY.match(key) and isinstance(content, str):
             named[key] = content
     return named
-
-
-def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    longest_first = sorted({token for token in tokens if token}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
