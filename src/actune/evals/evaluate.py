@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actune.agents.engine import Engine, Generation, Request
-from actune.core import react
 from actune.core.errors import DataError, ModelError, RenderError
 from actune.core.types import Message
 from actune.evals.items import Score
 from actune.evals.metrics import rescore
 from actune.evals.tasks import Item
-from actune.render.conformance import find_losses
+from actune.render.conformance import find_prompt_losses
 from actune.render.dialects import Dialect, Turn
 from actune.render.encoder import Encoder
 from actune.render.native import learn_format
@@ -127,14 +126,14 @@ class _Writer:
 
     def _check_prompt(self, item: Item, dialect: Dialect, prompt: str) -> None:
         """Refuse a prompt that lacks something of the row, and a format in which the gold could never be met."""
-        row, profile = item.conversation, self._encoder.renderer.profile
+        row = item.conversation
         # Only the prompt is judged here; an empty answer takes the place of the gold.
         blank = Message(role="assistant")
         asked = replace(row, messages=(*row.messages[: item.index], blank))
-        turn = Turn(index=item.index, prompt=prompt, completion=react.write_step(blank))
-        losses = find_losses(asked, [turn], dialect=dialect.name, stops=profile.stops)
-        if losses:
-            raise RenderError(losses[0].message, code=losses[0].code, field=losses[0].field, fix=losses[0].fix)
+        turn = Turn(index=item.index, prompt=prompt, completion="")
+        loss = next(find_prompt_losses(asked, [turn], dialect), None)
+        if loss is not None:
+            raise RenderError(loss.message, code=loss.code, field=loss.field, fix=loss.fix)
         if dialect.name == "chat" and row.messages[item.index].tool_calls:
             if not self._learnt:
                 self._unread, self._learnt = learn_format(self._encoder.renderer).reason, True

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,13 @@ from actune.render.template import ChatTemplate
 from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, mark_control_tokens
 
 Arguments = Literal["dict", "string"]
+Opening = Literal["", "blank", "empty-reasoning", "reasoning", "unknown"]
+
+# What a generation prompt may write after the header of an answer: a marker, or two with a word between them.
+_MARKER = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
+_OPENED = re.compile(rf"\s*{_MARKER}\s*")
+_EMPTY = re.compile(rf"\s*{_MARKER}\s*\w*\s*{_MARKER}\s*")
+_CUT_MARKER = re.compile(r"[<\[][^<>\[\]\s]*$")
 
 _USER, _ANSWER, _SYSTEM, _FOLLOW = "probe-question", "probe-answer", "probe-system", "probe-second-question"
 _TOOL = ToolSpec(
@@ -36,6 +43,9 @@ class Profile:
     `answer_end` is the text after an assistant's content up to and including the stop; `stops` are the stop texts that
     a completion may be cut after; `stop_added` says that the template has none and the end-of-sequence token is put
     there. `arguments` is the form of tool arguments it renders faithfully, None when it cannot show calls.
+
+    A generation prompt is `header`, which every answer of the history has as well, and perhaps `opening`, which an answer
+    without reasoning has not: blanks, an empty reasoning block, the beginning of one (`reasoning`), or something else.
     """
 
     answer_end: str
@@ -45,6 +55,9 @@ class Profile:
     tools: bool
     arguments: Arguments | None
     reason: str | None
+    header: str = ""
+    opening: str = ""
+    opens: Opening = ""
 
 
 class ChatRenderer:
@@ -110,6 +123,38 @@ class ChatRenderer:
         specs = [self._mark_all(tool.describe()) for tool in tools]
         return template.render(dicts, tools=specs, prompt=prompt)
 
+    def continue_prompt(
+        self, messages: Sequence[Message], *, tools: Sequence[ToolSpec], prompt: str, rewritten: bool = True
+    ) -> Iterator[tuple[str, bool]]:
+        """Yield what may follow a prompt when the last of `messages` is the answer to it, and whether that is certain.
+
+        It is what the text with the answer has beyond the prompt. Where the template writes the prompt differently once
+        the answer is there, it is what follows the answer's header: the generation prompt may write more after the
+        header than an answer of the history has (an empty reasoning block), or, unless `rewritten` is False, the
+        template may rewrite the history (it strips reasoning, moves the system text), which leaves the answer itself as
+        it is. Several places can hold the header; which of them is right shows when the text is read back.
+
+        Raises:
+            RenderError: when the template refuses the messages.
+        """
+        text = self.render(messages, tools=tools, prompt=False)
+        if text.startswith(prompt):
+            yield text[len(prompt) :], True
+            return
+        profile = self.profile
+        header, reasons = profile.header, bool(messages[-1].reasoning)
+        if not header.strip() or not prompt.endswith(header + profile.opening):
+            return
+        if profile.opens == "unknown" or (profile.opens == "empty-reasoning" and reasons):
+            return
+        before = prompt.removesuffix(profile.opening)
+        if text.startswith(before):
+            yield text[len(before) :], False
+        place = text.rfind(header) if rewritten else -1
+        while place >= 0:
+            yield text[place + len(header) :], False
+            place = text.rfind(header, 0, place)
+
     def _message(self, message: Message, *, history: bool) -> dict[str, Any]:
         if message.role != "assistant":
             result: dict[str, Any] = {"role": message.role, "content": self.mark(message.content)}
@@ -159,6 +204,7 @@ class ChatRenderer:
             )
         ending = self._find_ending(user, answer, text)
         arguments, tools, call_stop, reason = self._probe_tools(user, ending)
+        header, opening, opens = self._probe_opening(user)
         return Profile(
             answer_end=ending.text,
             stops=tuple(dict.fromkeys([ending.stop, call_stop] if call_stop else [ending.stop])),
@@ -167,7 +213,40 @@ class ChatRenderer:
             tools=tools,
             arguments=arguments,
             reason=reason,
+            header=header,
+            opening=opening,
+            opens=opens,
         )
+
+    def _probe_opening(self, user: Message) -> tuple[str, str, Opening]:
+        """Return what a generation prompt and the answers of a history begin with, and what only the former writes."""
+        base = self.render([user], tools=self._given, prompt=False)
+        prompt = self.render([user], tools=self._given, prompt=True)
+        if not prompt.startswith(base):
+            return "", "", ""
+        added = prompt[len(base) :]
+        texts = []
+        for content in (_ANSWER, "Other words", "42"):
+            messages = [user, Message(role="assistant", content=content)]
+            text = self.render(messages, tools=self._given, prompt=False)
+            if not text.startswith(base):
+                return added, "", ""
+            texts.append(text[len(base) :])
+        header = _common_prefix(added, *texts)
+        if header == added:
+            return added, "", ""
+        header = _CUT_MARKER.sub("", header)  # two markers may begin with the same letters
+        opening = added[len(header) :]
+        if not opening.strip():
+            return header, opening, "blank"
+        if _EMPTY.fullmatch(opening):
+            return header, opening, "empty-reasoning"
+        thinking = [user, Message(role="assistant", content=_ANSWER, reasoning=_SYSTEM)]
+        with contextlib.suppress(RenderError):
+            text = self.render(thinking, tools=self._given, prompt=False)
+            if _OPENED.fullmatch(opening) and text.startswith(prompt) and _SYSTEM in text[len(prompt) :]:
+                return header, opening, "reasoning"
+        return header, opening, "unknown"
 
     def _header(self, user: Message) -> str:
         """Return what the generation prompt adds, "" when the template ignores it."""
@@ -229,7 +308,7 @@ class ChatRenderer:
             except (RenderError, DataError) as error:
                 reason = error.message
                 continue
-            completion = text[len(prompt) :] if text.startswith(prompt) else text.rsplit(_USER, 1)[-1]
+            completion = text[len(_common_prefix(text, prompt)) :]
             if not all(word in completion for word in ("probe_tool", "probe_key", "probe-value")):
                 reason = "the call is not in the text"
             elif '\\"probe_key' in completion or "&#34;" in completion or "&quot;" in completion:
@@ -238,6 +317,13 @@ class ChatRenderer:
                 tail = completion.rsplit("probe-value", 1)[1]
                 return form, shown, find_call_stop(tail, ending, self._special_pattern()), None if shown else reason
         return None, shown, None, reason
+
+
+def _common_prefix(first: str, *others: str) -> str:
+    size = 0
+    while all(text[size : size + 1] == first[size : size + 1] != "" for text in others):
+        size += 1
+    return first[:size]
 
 
 def load_renderer(

@@ -12,7 +12,7 @@ from actune.core import react
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, ToolSpec
 from actune.render import matching
-from actune.render.dialects import Turn
+from actune.render.dialects import Dialect, Turn
 from actune.render.tokenizer import MARK_CLOSE, MARK_OPEN, strip_marks
 
 
@@ -30,32 +30,75 @@ _USE_REACT = "use --dialect react, or give another template with --chat_template
 _KINDS = {"system": "system-lost", "user": "user-lost", "tool": "observation-lost"}
 
 
-def find_losses(conversation: Conversation, turns: Sequence[Turn], *, dialect: str, stops: Sequence[str]) -> list[Loss]:
+def find_losses(
+    conversation: Conversation, turns: Sequence[Turn], dialect: Dialect, stops: Sequence[str]
+) -> list[Loss]:
     """Return every loss of a rendered conversation once; an empty list means it is faithful.
 
-    Every prompt must show the tools and all messages before it, in their order; every completion its message.
+    Every prompt must show the tools and all messages before it, in their order; every completion must be read back as
+    its message.
     """
+    prompts = list(find_prompt_losses(conversation, turns, dialect))
+    found = [loss for loss in prompts if loss.field.startswith("tools")]
+    for turn in turns:
+        found += _answer_losses(conversation, turn, dialect, stops)
+    found += prompts  # what an answer lacks is missing in the prompts after it as well
     losses: dict[tuple[str, str], Loss] = {}
-    native = dialect == "chat" or not conversation.tools
+    for loss in found:
+        losses.setdefault((loss.code, loss.field), loss)
+    return list(losses.values())
+
+
+def find_prompt_losses(conversation: Conversation, turns: Sequence[Turn], dialect: Dialect) -> Iterator[Loss]:
+    """Yield what the prompts lack of the tools and of the messages before them."""
+    native = dialect.name == "chat" or not conversation.tools
     prompt, shown = "", 0
+    written: dict[int, str] = {}
     for turn in turns:
         before, prompt = prompt, strip_marks(turn.prompt)
         start = len(before) if before and prompt.startswith(before) else 0
-        found = [] if start else list(_tool_losses(conversation.tools, prompt))
+        if not start:
+            yield from _tool_losses(conversation.tools, prompt)
         # Where the prompt only grew, what it showed before is still there.
-        first = shown if start else 0
-        found += _context_losses(conversation, range(first, turn.index), prompt, start, native=native)
+        indices = range(shown if start else 0, turn.index)
+        yield from _context_losses(conversation, indices, prompt, start, written, native=native)
         shown = turn.index
-        message = conversation.messages[turn.index]
-        if native:
-            found += _answer_losses(turn.index, message, turn.completion, conversation.tools, stops)
-        else:
-            found += _react_losses(turn.index, message, turn.completion, stops)
-        if MARK_OPEN in turn.completion or MARK_CLOSE in turn.completion:
-            found.append(_mark_inside(turn.index))
-        for loss in found:
-            losses.setdefault((loss.code, loss.field), loss)
-    return list(losses.values())
+        written[turn.index] = turn.completion
+
+
+def _answer_losses(conversation: Conversation, turn: Turn, dialect: Dialect, stops: Sequence[str]) -> Iterator[Loss]:
+    """What the completion of a turn lacks, or is read back as."""
+    where, message = f"messages[{turn.index}]", conversation.messages[turn.index]
+    if MARK_OPEN in turn.completion or MARK_CLOSE in turn.completion:
+        yield _mark_inside(turn.index)
+    native = dialect.name == "chat"
+    fault: DataError | None = None
+    try:
+        found = dialect.find_difference(conversation, turn.index, turn.completion)
+    except DataError as error:
+        found, fault = None, error
+    if found is None and fault is None and (native or not any(stop in react.write_step(message) for stop in stops)):
+        return
+    # It is not read back as it was: say which part is to blame.
+    if native:
+        lost = list(_native_losses(turn.index, message, turn.completion, conversation.tools, stops))
+        yield from lost or [_read_otherwise(where, found, fault)]
+    else:
+        yield from _react_losses(where, message, found, fault, stops)
+
+
+def _read_otherwise(where: str, found: tuple[str, str] | None, fault: DataError | None) -> Loss:
+    """The loss of a text that is in the completion and cannot be told there from something else."""
+    if fault is not None:
+        return Loss(code="call-unreadable", field=where, message=fault.message, fix=_USE_REACT)
+    field, what = found if found is not None else ("content", "another text")
+    part = field.split("[")[0].rsplit(".", 1)[-1]
+    code = {"tool_calls": "calls", "reasoning": "reasoning", "content": "content"}[part] + "-ambiguous"
+    message = f"the completion is read back with {what}"
+    fix = (
+        "reword what looks like a marker of the template, move text beside a call into the reasoning, or " + _USE_REACT
+    )
+    return Loss(code=code, field=f"{where}.{field}", message=message, fix=fix)
 
 
 def _tool_losses(tools: Sequence[ToolSpec], prompt: str) -> Iterator[Loss]:
@@ -76,13 +119,19 @@ def _tool_losses(tools: Sequence[ToolSpec], prompt: str) -> Iterator[Loss]:
 
 
 def _context_losses(
-    conversation: Conversation, indices: range, prompt: str, start: int, *, native: bool
+    conversation: Conversation, indices: range, prompt: str, start: int, written: Mapping[int, str], *, native: bool
 ) -> Iterator[Loss]:
-    """Messages of a prompt, looked for one after the other; a system text may stand anywhere."""
+    """Messages of a prompt, looked for one after the other; a system text may stand anywhere.
+
+    `written` are the completions before, which a history mostly repeats as they are.
+    """
     place = start
     for index in indices:
         message = conversation.messages[index]
         if message.role == "assistant":
+            if index in written and prompt.startswith(written[index], place):
+                place += len(written[index])
+                continue
             end = _find_history(message, prompt, place, native=native, tools=conversation.tools)
             if end is None:
                 what = f"the assistant message {_quote(_gist(message))} is not in the prompts after it"
@@ -119,7 +168,7 @@ def _find_history(message: Message, prompt: str, start: int, *, native: bool, to
     return place
 
 
-def _answer_losses(
+def _native_losses(
     index: int, message: Message, completion: str, tools: Sequence[ToolSpec], stops: Sequence[str]
 ) -> Iterator[Loss]:
     where = f"messages[{index}]"
@@ -158,28 +207,19 @@ def _call_loss(place: str, name: str, arguments: str, rest: str, stops: Sequence
     return Loss(code="arguments-lost", field=f"{place}.arguments", message=what, fix=_USE_REACT)
 
 
-def _react_losses(index: int, message: Message, completion: str, stops: Sequence[str]) -> Iterator[Loss]:
-    """A ReAct completion must be read back as the message it was written from."""
-    where = f"messages[{index}]"
+def _react_losses(
+    where: str, message: Message, found: tuple[str, str] | None, fault: DataError | None, stops: Sequence[str]
+) -> Iterator[Loss]:
+    """A ReAct completion must be read back as the step it was written from."""
     text = react.write_step(message)
-    for stop in stops:
-        if stop in text:
-            yield _stop_inside(where, stop)
-    try:
-        read = react.read_message(react.parse_step(text))
-    except DataError as error:
-        yield Loss(code="react-unreadable", field=where, message=error.message, fix=str(error.fix))
-        return
-    thought = message.reasoning or (message.content if message.tool_calls else "")
-    answer = "" if message.tool_calls else message.content
-    same = (
-        read.reasoning.strip() == thought.strip()
-        and read.content.strip() == answer.strip()
-        and [(c.name, c.arguments.strip()) for c in read.tool_calls]
-        == [(c.name.strip(), c.arguments.strip()) for c in message.tool_calls]
-    )
-    if not same or not completion.startswith(text):
-        what = f"the text {_quote(text)} is read back as another step (a marker such as 'Action:' at a line start?)"
+    inside = [stop for stop in stops if stop in text]
+    for stop in inside:
+        yield _stop_inside(where, stop)
+    if fault is not None:
+        yield Loss(code="react-unreadable", field=where, message=fault.message, fix=str(fault.fix))
+    elif not inside:
+        read = found[1] if found is not None else "another step"
+        what = f"the text {_quote(text)} is read back as {read} (a marker such as 'Action:' at a line start?)"
         fix = "indent or reword lines that begin with Thought:, Action:, Observation: or Final Answer:"
         yield Loss(code="react-ambiguous", field=where, message=what, fix=fix)
 

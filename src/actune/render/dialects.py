@@ -12,8 +12,9 @@ from typing import Protocol
 from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, Style, ToolSpec
-from actune.render.chat import ChatRenderer
+from actune.render.chat import ChatRenderer, Profile
 from actune.render.native import NativeFormat, learn_format
+from actune.render.readback import find_difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,14 @@ class Dialect(Protocol):
         """
         ...
 
+    def find_difference(self, conversation: Conversation, index: int, completion: str) -> tuple[str, str] | None:
+        """Return (field, what is read instead) where a completion is not read back as message `index`.
+
+        Raises:
+            DataError: when it cannot be read.
+        """
+        ...
+
 
 def write_turns(dialect: Dialect, conversation: Conversation) -> list[Turn]:
     """Return a Turn for every assistant message, in order.
@@ -104,7 +113,8 @@ class ChatDialect:
 
         Raises:
             RenderError: code `prompt-no-prefix` when the template writes the prompt differently once the answer is
-                there: then no text is what inference would ask for.
+                there, and nothing in that text is read back as the answer: then no text is what inference would ask
+                for; `no-stop` when the answer does not end.
         """
         profile = self._renderer.profile
         messages = conversation.messages[: index + 1]
@@ -115,26 +125,35 @@ class ChatDialect:
                 field=f"messages[{index}].tool_calls",
                 fix="use --dialect react",
             )
-        text = self._renderer.render(messages, tools=conversation.tools, prompt=False)
-        if not text.startswith(prompt):
+        stopped = True
+        for text, certain in self._renderer.continue_prompt(messages, tools=conversation.tools, prompt=prompt):
+            completion = self._cut(text)
+            if completion is None:
+                stopped = False
+            elif certain or self._reads_back(conversation, index, completion):
+                return completion
+        if not stopped:
             raise RenderError(
-                "the chat template writes the prompt differently once the answer follows",
-                code="prompt-no-prefix",
+                f"the answer does not end in its stop {profile.stops[0]!r}",
+                code="no-stop",
                 field=f"messages[{index}]",
                 fix="use --dialect react, or give another template with --chat_template",
             )
-        completion = text[len(prompt) :]
-        ends = [at + len(stop) for stop in profile.stops if (at := completion.find(stop)) >= 0]
+        raise _refuse_prompt(profile, index, reasons=bool(messages[index].reasoning))
+
+    def _cut(self, text: str) -> str | None:
+        """Return a text up to its first stop, None when it has none."""
+        profile = self._renderer.profile
+        ends = [at + len(stop) for stop in profile.stops if (at := text.find(stop)) >= 0]
         if ends:
-            return completion[: min(ends)]
-        if profile.stop_added:
-            return completion + profile.stops[0]
-        raise RenderError(
-            f"the answer does not end in its stop {profile.stops[0]!r}",
-            code="no-stop",
-            field=f"messages[{index}]",
-            fix="use --dialect react, or give another template with --chat_template",
-        )
+            return text[: min(ends)]
+        return text + profile.stops[0] if profile.stop_added else None
+
+    def _reads_back(self, conversation: Conversation, index: int, completion: str) -> bool:
+        try:
+            return self.find_difference(conversation, index, completion) is None
+        except DataError:
+            return False
 
     def stops(self) -> Stops:
         """Return the turn endings of the template and the end-of-sequence tokens of the model."""
@@ -142,9 +161,32 @@ class ChatDialect:
 
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
         """Return reasoning, text and calls as the template would write them; see `NativeFormat.parse`."""
+        return self.format.parse(text, tools)
+
+    @property
+    def format(self) -> NativeFormat:
+        """How the template writes reasoning and calls, learnt on first use."""
         if self._format is None:
             self._format = learn_format(self._renderer)
-        return self._format.parse(text, tools)
+        return self._format
+
+    def find_difference(self, conversation: Conversation, index: int, completion: str) -> tuple[str, str] | None:
+        """Return what is read otherwise.
+
+        In a row without tools nothing is a call. Where the text of a row holds reasoning in the template's own marks,
+        it may be read as such.
+        """
+        message, tools = conversation.messages[index], conversation.tools
+        stop = max((s for s in self._renderer.profile.stops if completion.endswith(s)), key=len, default="")
+        text = completion.removesuffix(stop)
+        acts = bool(tools) or bool(message.tool_calls)
+        read = self.format.parse(text, tools) if acts else self.format.parse_plain(text)
+        found = find_difference(read, message, tools)
+        if found is not None and read.reasoning and read.content and not message.reasoning:
+            inside = self.format.parse_plain(message.content)
+            same = replace(message, content=inside.content, reasoning=inside.reasoning)
+            return found if find_difference(read, same, tools) is not None else None
+        return found
 
 
 class ReactDialect:
@@ -188,6 +230,18 @@ class ReactDialect:
                 break
         return react.read_message(react.parse_step(text))
 
+    def find_difference(self, conversation: Conversation, index: int, completion: str) -> tuple[str, str] | None:
+        """Return what is read otherwise; the thought of a step is reasoning, or the text beside its call."""
+        message = conversation.messages[index]
+        read = self.parse(completion.removesuffix(self._renderer.profile.answer_end), conversation.tools)
+        thought = message.reasoning or (message.content if message.tool_calls else "")
+        if read.reasoning.strip() != thought.strip():
+            return "reasoning", f"the thought {read.reasoning!r}"
+        if read.content.strip() != ("" if message.tool_calls else message.content.strip()):
+            return "content", f"the answer {read.content!r}"
+        calls = [[(call.name.strip(), call.arguments.strip()) for call in one.tool_calls] for one in (read, message)]
+        return None if calls[0] == calls[1] else ("tool_calls", f"the calls {calls[0]}")
+
     def _history(self, conversation: Conversation, end: int) -> list[Message]:
         """Return messages[:end] as plain chat: the API list in the system text, each assistant turn one text."""
         messages = list(conversation.messages[:end])
@@ -217,6 +271,25 @@ class ReactDialect:
             return message
         source = None if message.source_text is None else self._renderer.mark(message.source_text)
         return replace(message, content=self._renderer.mark(message.content), source_text=source)
+
+
+def _refuse_prompt(profile: Profile, index: int, *, reasons: bool) -> RenderError:
+    """Return the error for a prompt that the text with the answer does not begin with."""
+    why, fix = "", "use --dialect react, or give another template with --chat_template"
+    if profile.opens == "empty-reasoning" and reasons:
+        why = f": the prompt ends the reasoning at once ({profile.opening!r}), the answer has some"
+        fix = "remove the reasoning, or give a template whose prompt leaves it open with --chat_template"
+    elif profile.opens == "reasoning" and not reasons:
+        why = f": the prompt opens reasoning ({profile.opening!r}), an answer without any is written otherwise"
+        fix = "give the answer reasoning, or give a template whose prompt does not open it with --chat_template"
+    elif profile.opens == "unknown":
+        why = f": the prompt ends in {profile.opening!r}, which no answer begins with"
+    return RenderError(
+        f"the chat template writes the prompt differently once the answer follows{why}",
+        code="prompt-no-prefix",
+        field=f"messages[{index}]",
+        fix=fix,
+    )
 
 
 def _find_stops(renderer: ChatRenderer) -> Stops:

@@ -91,7 +91,7 @@ class Encoder:
         """
         dialect = self.dialect_of(conversation)
         turns = write_turns(dialect, conversation)
-        losses = find_losses(conversation, turns, dialect=dialect.name, stops=self.renderer.profile.stops)
+        losses = find_losses(conversation, turns, dialect, self.renderer.profile.stops)
         if losses:
             first = losses[0]
             more = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from actune.core.types import ToolCall
+from actune.render.readback import allows_null
 
 # Texts up to this length might stand inside another word by chance, so they must stand alone.
 _SHORT = 16
@@ -57,10 +58,11 @@ def find_call(text: str, call: ToolCall, start: int, schema: Mapping[str, Any]) 
         DataError: when the arguments are no JSON object.
     """
     arguments = call.parse_arguments()
-    lean = {key: value for key, value in arguments.items() if value is not None or not _allows_null(schema, key)}
+    lean = {key: value for key, value in arguments.items() if value is not None or not allows_null(schema, key)}
     name_end = find_word(text, call.name, start)
     if name_end is None:
         return None
+    ends = []
     for values in (arguments, lean) if lean != arguments else (arguments,):
         for ordered in (True, False):
             leaves = list(_leaves(values, ordered=ordered))
@@ -69,20 +71,10 @@ def find_call(text: str, call: ToolCall, start: int, schema: Mapping[str, Any]) 
                 before = _find_leaves(text, leaves, start)
                 end = None if before is None else find_word(text, call.name, before)
             if end is not None:
-                return end
+                ends.append(end)
+        if ends:  # keys in the wrong order may be found across two calls, further on
+            return min(ends)
     return None
-
-
-def _allows_null(schema: Mapping[str, Any], key: str) -> bool:
-    properties = schema.get("properties")
-    entry = properties.get(key) if isinstance(properties, Mapping) else None
-    if not isinstance(entry, Mapping):
-        return False
-    kinds = entry.get("type")
-    options = entry.get("anyOf") or entry.get("oneOf") or ()
-    listed = list(kinds) if isinstance(kinds, (list, tuple)) else [kinds]
-    listed += [option.get("type") for option in options if isinstance(option, Mapping)]
-    return "null" in listed or entry.get("nullable") is True
 
 
 def _leaves(value: Any, *, ordered: bool) -> Iterator[Any]:  # noqa: ANN401 - any JSON value

@@ -18,6 +18,7 @@ from actune.render import matching, native_probe
 from actune.render.chat import ChatRenderer
 from actune.render.native_calls import Form, compile_literal, skip_blanks, unreadable
 from actune.render.native_probe import Frame, Probe
+from actune.render.readback import find_difference
 
 # Places in one text that may begin a call where the format has no marker; more are an output gone wrong.
 _BEGINNINGS = 64
@@ -54,6 +55,11 @@ class NativeFormat:
             if found is not None:
                 return found
         return self._read_open(text)
+
+    def parse_plain(self, text: str) -> Message:
+        """Return an output of a conversation without tools: reasoning and text, whatever else the text looks like."""
+        frames = tuple(frame for frame in self.frames if "calls" not in frame.slots)
+        return NativeFormat(reason=self.reason, frames=frames).parse(text, ())
 
     def _read_open(self, text: str) -> Message:
         """Return an output that no layout matches: reasoning that was not closed, or just text."""
@@ -176,30 +182,13 @@ def _try(known: NativeFormat, renderer: ChatRenderer) -> str | None:
 
 
 def _compare(probe: Probe, read: Message) -> str | None:
-    """Return what differs between a message and what was read of its text, None if nothing does.
-
-    Texts are compared without blanks at their edges, which templates trim.
-    """
-    want = probe.message
-    calls = [(call.name, _drop_null(call)) for call in want.tool_calls]
-    got = [(call.name, _drop_null(call)) for call in read.tool_calls]
-    if calls != got:
-        return f"calls {calls} were read as {got}"
-    if probe.ids and [call.id for call in read.tool_calls] != [call.id for call in want.tool_calls]:
+    """Return what differs between a message and what was read of its text, None if nothing does."""
+    if probe.ids and [call.id for call in read.tool_calls] != [call.id for call in probe.message.tool_calls]:
         return "ids of calls are read differently"
-    if _texts(read) not in (_texts(want), None if probe.same_as is None else _texts(probe.same_as)):
-        return f"reasoning and text {_texts(want)} were read as {_texts(read)}"
-    return None
-
-
-def _texts(message: Message) -> tuple[str, str]:
-    return message.reasoning.strip(), message.content.strip()
-
-
-def _drop_null(call: ToolCall) -> str:
-    """Return arguments in one layout without nulls at the top, which some templates leave out."""
-    arguments = {key: value for key, value in call.parse_arguments().items() if value is not None}
-    return json.dumps(arguments, sort_keys=True)
+    found = find_difference(read, probe.message, probe.tools)
+    if found is None or (probe.same_as is not None and find_difference(read, probe.same_as, probe.tools) is None):
+        return None
+    return f"{found[0]} of {probe.text!r}: {found[1]}"
 
 
 def _cut_end(text: str, literal: str) -> str:

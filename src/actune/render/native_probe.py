@@ -81,12 +81,12 @@ def write(renderer: ChatRenderer, before: Sequence[Message], message: Message, t
     """Return what a model emits for a message, without its stop; None where the template cannot write it."""
     try:
         prompt = renderer.render(before, tools=tools, prompt=True)
-        text = renderer.render([*before, message], tools=tools, prompt=False)
+        found = renderer.continue_prompt([*before, message], tools=tools, prompt=prompt, rewritten=False)
+        text, _ = next(found, (None, False))
     except (RenderError, DataError):
         return None
-    if not text.startswith(prompt):
+    if text is None:
         return None
-    text = text[len(prompt) :]
     places = [at for stop in renderer.profile.stops if (at := text.find(stop)) >= 0]
     if not places and not renderer.profile.stop_added:
         return None
@@ -197,9 +197,13 @@ def _locate(text: str, form: Form | None) -> tuple[int, int] | None:
 def _order(frames: Any) -> tuple[Frame, ...]:  # noqa: ANN401
     """Return layouts so that the first that matches is right: more slots first, reasoning, calls, longer literals."""
     found = list(frames)
-    plain = {frame.literals for frame in found if "reasoning" not in frame.slots and "calls" in frame.slots}
-    # Reasoning beside a call that is written as text beside a call would be: it counts as text.
-    found = [f for f in found if not ("reasoning" in f.slots and "calls" in f.slots and f.literals in plain)]
+    # Reasoning beside a call may be written as text beside a call is: it counts as text, unless what opens it opens
+    # reasoning without a call as well.
+    openers = {f.literals[0].strip() for f in found if f.slots[0] == "reasoning" and "calls" not in f.slots} - {""}
+    said = {frame.literals for frame in found if "calls" in frame.slots and "reasoning" not in frame.slots}
+    thought = {frame.literals for frame in found if "calls" in frame.slots and "text" not in frame.slots}
+    double = {literals: "text" if literals[0].strip() in openers else "reasoning" for literals in said & thought}
+    found = [f for f in found if not ("calls" in f.slots and double.get(f.literals) in f.slots)]
 
     def rank(frame: Frame) -> tuple[bool, bool, bool, int]:
         size = sum(len(literal.strip()) for literal in frame.literals)
