@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from actune.core.errors import ModelError
 from actune.core.files import atomic_folder
+from actune.modeling.tokenizer_check import check_same_tokenizer
 
 _NAME = "default"
 
@@ -57,11 +58,12 @@ def load_adapter(model: PreTrainedModel, adapter: Path, *, base: Path) -> PeftMo
     """Put the saved adapter of a folder on a model, in evaluation mode; `base` names the model in messages.
 
     Raises:
-        ModelError: the folder holds no LoRA adapter in safetensors, or it does not fit the model.
+        ModelError: the folder holds no LoRA adapter in safetensors, or it does not fit the model or its tokenizer.
     """
     for name in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look on a hub, or read a pickle
         if not (adapter / name).is_file():
             raise ModelError(f"no adapter in {adapter}: {name} is missing", fix="give the folder that holds both files")
+    check_same_tokenizer(adapter, base)
     try:
         with quiet_peft():
             adapted = PeftModel.from_pretrained(model, str(adapter))

@@ -9,11 +9,14 @@ from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
 from actune.data.hub import refuse_no_model, resolve_model
 from actune.recipes.writing import stderr
-from actune.render.tokenizer import TextTokenizer, load_templates, save_tokenizer
+from actune.render.chat import load_renderer
 
 
 def export(*, model: str, adapter: str | None, to: Literal["merged"], out: Path, verify: bool, overwrite: bool) -> int:
-    """Merge an adapter into its base model and write it as an ordinary model folder."""
+    """Merge an adapter into its base model and write it as an ordinary model folder; returns the exit code.
+
+    It is 1 when others read the tokenizer of that folder otherwise than it was used in training.
+    """
     if to != "merged":
         raise ConfigError(f"--to {to} is not available in this version", fix="use --to merged")
     run = read_run(Path(model))
@@ -30,16 +33,21 @@ def export(*, model: str, adapter: str | None, to: Literal["merged"], out: Path,
         if out.resolve() == given.resolve():
             raise ConfigError(f"{out} is read from, so it is not replaced", fix="give another --out")
     from actune.modeling.merge import export_merged
+    from actune.modeling.response_template import KEY
+    from actune.modeling.tokenizer_files import TokenizerSaver
 
-    # The run's own tokenizer and template, else those of the base model.
-    tokenizer_dir = folder if (folder / "tokenizer.json").is_file() else base
-    tokenizer = TextTokenizer.from_folder(tokenizer_dir)
-    templates = load_templates(tokenizer_dir, tokenizer)
-    difference = export_merged(
-        base, folder, out, verify=verify, copy_tokenizer=lambda place: save_tokenizer(tokenizer, templates, place)
-    )
     console = stderr()
+    # The run's own tokenizer and template, else those of the base model.
+    trained = (folder / "tokenizer.json").is_file()
+    renderer = load_renderer(folder if trained else base)
+    saver = TokenizerSaver(
+        renderer,
+        run.style if run is not None else None,
+        say=lambda text: console.print(text, markup=False),
+        decided=trained and (run is None or KEY in renderer.tokenizer.config),
+    )
+    difference = export_merged(base, folder, out, verify=verify, copy_tokenizer=saver)
     console.print(f"merged model written to {out}", highlight=False)
     if difference is not None:
         console.print(f"largest relative difference of logits to the adapter model: {difference:.1e}", highlight=False)
-    return 0
+    return 1 if saver.faulty else 0

@@ -28,9 +28,9 @@ from actune.recipes.comparison import FOLDER as REPORT
 from actune.recipes.comparison import Plan, compare_run, main_style, plan_comparison
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
-from actune.render.tokenizer import save_tokenizer
 
 if TYPE_CHECKING:
+    from actune.modeling.tokenizer_files import TokenizerSaver
     from actune.training.ranks import Ranks
 
 
@@ -69,7 +69,7 @@ def sft(settings: Settings, *, opened: bool = False, started: float | None = Non
             from actune.training.ranks import Ranks
 
             code = _train(job.settings, job, Ranks.start(), console)
-        return code or _compare(job, console, started)
+        return _compare(job, console, started) or code
     from actune.training.ranks import Ranks
 
     ranks = Ranks.start()
@@ -82,9 +82,9 @@ def sft(settings: Settings, *, opened: bool = False, started: float | None = Non
     finally:
         ranks.close()
     # One process measures; the others have nothing left to wait for.
-    if code or shared_job is None or settings.output.dry_run:
+    if shared_job is None or settings.output.dry_run:
         return code
-    return _compare(shared_job, console, started)
+    return _compare(shared_job, console, started) or code
 
 
 def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -> Job:
@@ -174,12 +174,16 @@ def load_encoder(settings: Settings, model_dir: Path, date: datetime.date) -> En
 
 
 def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) -> int:
-    """Train on every process; `job` is None on those that received their rows."""
+    """Train on every process; `job` is None on those that received their rows.
+
+    Returns 1 when the tokenizer that was saved is not read by others as it was used.
+    """
     from actune.training.run import run_training
 
     folder = Path(settings.output.output_dir)
     with ranks.together("finding the model"):
         model_dir = find_model(settings)
+    save_tokenizer = _tokenizer_saver(job, _speaker(console, ranks))
     with _leave_well(settings, folder, ranks, console):
         result = run_training(
             settings=settings,
@@ -190,7 +194,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
             ranks=ranks,
             resume_from=_find_checkpoint(settings, folder),
             fingerprint=job.prepared.fingerprint if job is not None else "",
-            save_extra=_tokenizer_saver(job),
+            save_extra=save_tokenizer if save_tokenizer is not None else lambda _folder: None,
             say=_speaker(console, ranks),
         )
     if ranks.leads:
@@ -200,7 +204,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
         console.print(
             f"Done: {result.steps:,} steps in {result.seconds:.0f} s, {losses}. Result: {result.folder}", markup=False
         )
-    return 0
+    return 1 if save_tokenizer is not None and save_tokenizer.faulty else 0
 
 
 def _compare(job: Job, console: Console, started: float) -> int:
@@ -263,11 +267,13 @@ def _find_checkpoint(settings: Settings, folder: Path) -> Path | None:
     return Path(settings.output.resume)
 
 
-def _tokenizer_saver(job: Job | None) -> Callable[[Path], None]:
+def _tokenizer_saver(job: Job | None, say: Callable[[str], None]) -> TokenizerSaver | None:
     if job is None:
-        return lambda _folder: None
-    renderer = job.encoder.renderer
-    return lambda folder: save_tokenizer(renderer.tokenizer, renderer.templates, folder)
+        return None
+    from actune.modeling.tokenizer_files import TokenizerSaver
+
+    run = read_run(job.folder)
+    return TokenizerSaver(job.encoder.renderer, run.style if run is not None else None, say=say)
 
 
 def _speaker(console: Console, ranks: Ranks) -> Callable[[str], None]:
