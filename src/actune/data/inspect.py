@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from rich import box
@@ -10,9 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actune.core.types import Conversation
+from actune.core.errors import DataError, RenderError
+from actune.core.types import Conversation, Source
+from actune.data.checks import Finding, find_problems
 from actune.data.prepare import Prepared
-from actune.render.encoder import EncodedTurn
+from actune.data.sources import Quarantined
+from actune.render.conformance import find_losses
+from actune.render.dialects import Dialect, Turn
+from actune.render.encoder import EncodedTurn, Encoder, merge_turns
 from actune.render.tokenizer import strip_marks
 from actune.render.tree import TokenTree
 
@@ -63,6 +69,95 @@ _BROKEN = {
 def _short_name(source: str) -> str:
     """Return a source as its table shows it: of a path only the file, the rest stands in run.json."""
     return source if source.startswith(("hf:", "ms:")) else PurePath(source).name or source
+
+
+# --- one row ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """Everything a person is shown of a row: what is wrong with it, and its turns.
+
+    `encoded` and `tree` are there when the row is trained on; a refused row has the `turns` that can be written.
+    """
+
+    source: Source
+    conversation: Conversation | None
+    dialect: str
+    problems: tuple[Finding, ...]
+    turns: tuple[Turn, ...] = ()
+    encoded: tuple[EncodedTurn, ...] = ()
+    tree: TokenTree | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the row is not trained on."""
+        return self.tree is None
+
+
+def examine(encoder: Encoder, item: Conversation | Quarantined) -> Examined:
+    """Return a row with every problem it has: those of the data, and all that its text would lose."""
+    if isinstance(item, Quarantined):
+        problem = _finding(DataError(item.message, code=item.code, field=item.field, fix=item.fix))
+        return Examined(source=item.source, conversation=None, dialect="", problems=(problem,))
+    dialect = encoder.dialect_of(item)
+    problems = find_problems(item)
+    turns = []
+    for outcome in _write_turns(dialect, item):
+        if isinstance(outcome, Finding):
+            problems.append(outcome)
+        else:
+            turns.append(outcome)
+    written = len(turns) == sum(message.role == "assistant" for message in item.messages)
+    if written:
+        for loss in find_losses(item, turns, dialect, encoder.renderer.profile.stops):
+            found = Finding(level="error", code=loss.code, field=loss.field, message=loss.message, fix=loss.fix)
+            problems.append(found)
+    encoded, tree = (), None
+    try:
+        encoded = tuple(encoder.encode_turns(item))
+        tree = merge_turns(encoded, item.source)
+    except (DataError, RenderError) as error:
+        if error.code not in {problem.code for problem in problems}:
+            problems.append(_finding(error))
+    return Examined(
+        source=item.source,
+        conversation=item,
+        dialect=dialect.name,
+        problems=tuple(problems),
+        turns=tuple(turns),
+        encoded=encoded,
+        tree=tree,
+    )
+
+
+def _write_turns(dialect: Dialect, conversation: Conversation) -> Iterator[Turn | Finding]:
+    """Yield each assistant message as a turn, or why it cannot be written."""
+    for index, message in enumerate(conversation.messages):
+        if message.role != "assistant":
+            continue
+        try:
+            prompt = dialect.prompt(conversation, index)
+            yield Turn(index=index, prompt=prompt, completion=dialect.completion(conversation, index, prompt))
+        except (DataError, RenderError) as error:
+            if error.field is None or not error.field.startswith("messages"):
+                error.field = ".".join(part for part in (f"messages[{index}]", error.field) if part)
+            yield _finding(error)
+
+
+def _finding(error: DataError | RenderError) -> Finding:
+    return Finding(level="error", code=error.code, field=error.field or "", message=error.message, fix=error.fix or "")
+
+
+def show_problems(console: Console, examined: Examined) -> None:
+    """Print the problems of a row, each with its place and what to do."""
+    for problem in examined.problems:
+        place = f", {problem.field}" if problem.field and problem.field not in problem.message else ""
+        style = "red" if problem.level == "error" else "yellow"
+        text = f"{examined.source}{place}: {problem.code}: {problem.message}"
+        console.print(Text(text, style=style), soft_wrap=True)
+        if problem.fix:
+            console.print(Text(f"  fix: {problem.fix}", style=style), soft_wrap=True)
 
 
 def show_row(console: Console, conversation: Conversation, turns: Sequence[EncodedTurn], tree: TokenTree) -> None:

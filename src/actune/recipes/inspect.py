@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from actune.core.errors import ConfigError, DataError, RenderError
+from actune.core.errors import ConfigError
 from actune.core.files import atomic_text
-from actune.data.inspect import show_row
-from actune.data.sources import Quarantined
-from actune.recipes.writing import HistoryReasoning, check_out, find_writing, in_order, load_rows
-from actune.render.encoder import DialectName, merge_turns
+from actune.data.inspect import examine, show_problems, show_row
+from actune.data.inspect_page import page
+from actune.recipes.writing import HistoryReasoning, check_out, find_writing, in_order, load_rows, stderr
+from actune.render.encoder import DialectName
+
+_FIRST = 3  # rows shown unless one is asked for
 
 
 def inspect(  # noqa: PLR0913 - one parameter a flag
@@ -26,7 +28,10 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     history_reasoning: HistoryReasoning | None,
     raw_control_tokens: bool,
 ) -> int:
-    """Show rows with their trained spans marked: row number `row` (from 1), else the first three."""
+    """Show rows with their trained spans marked: row number `row` (from 1), else the first three.
+
+    With `html` they are written as one page instead.
+    """
     from rich.console import Console
 
     if html is not None:
@@ -36,20 +41,19 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     items = list(in_order([load_rows(data, format_name)]))
     if row is not None and not 1 <= row <= len(items):
         raise ConfigError(f"--row {row}: {data} has {len(items)} rows", fix=f"give a number from 1 to {len(items)}")
-    chosen = items[:3] if row is None else [items[row - 1]]
-    console = Console(record=html is not None, highlight=False)
-    problems = 0
-    for item in chosen:
-        try:
-            if isinstance(item, Quarantined):
-                raise DataError(item.message, code=item.code, field=item.field, fix=item.fix)
-            turns = encoder.encode_turns(item)
-            console.print(f"dialect {encoder.dialect_of(item).name}")
-            show_row(console, item, turns, merge_turns(turns, item.source))
-        except (DataError, RenderError) as error:
-            problems += 1
-            place = f", {error.field}" if error.field and error.field not in error.message else ""
-            console.print(f"{item.source}{place}: {error.code}: {error}", style="red", markup=False)
+    chosen = items[:_FIRST] if row is None else [items[row - 1]]
+    rows = [examine(encoder, item) for item in chosen]
+    refused = sum(one.refused for one in rows)
     if html is not None:
-        atomic_text(html, console.export_html(inline_styles=True))
-    return 1 if problems else 0
+        text = page(encoder, rows, model=model, data=data, available=len(items), dialect=writing.dialect)
+        atomic_text(html, text)
+        note = f", {refused} not trained on" if refused else ""
+        stderr().print(f"{len(rows)} of {len(items):,} rows written to {html}{note}", highlight=False)
+        return 1 if refused else 0
+    console = Console(highlight=False)
+    for one in rows:
+        show_problems(console, one)
+        if one.conversation is not None and one.tree is not None:
+            console.print(f"dialect {one.dialect}")
+            show_row(console, one.conversation, one.encoded, one.tree)
+    return 1 if refused else 0
