@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from actune.cli.commands import ChatTemplate, Dialect, HistoryReasoning, Model, Now, Overwrite, RawControlTokens
+from actune.cli.commands import (
+    ChatTemplate,
+    Dialect,
+    HistoryReasoning,
+    Model,
+    Now,
+    Overwrite,
+    RawControlTokens,
+    TemplateVariables,
+)
 
 if TYPE_CHECKING:
     from actune.recipes import Choice
@@ -63,6 +72,7 @@ class AgentFlags:
     now: Now = None
     history_reasoning: HistoryReasoning = None
     raw_control_tokens: RawControlTokens = False
+    template_variables: TemplateVariables = None
 
     def choice(self) -> Choice:
         """Return the flags as the recipes take them."""
@@ -80,6 +90,7 @@ class AgentFlags:
             now=self.now,
             history_reasoning=self.history_reasoning,
             raw_control_tokens=self.raw_control_tokens,
+            template_variables=tuple(self.template_variables or ()),
             tools=tuple(self.tools or ()),
             tool_seconds=self.tool_seconds,
             tool_characters=self.tool_characters,

@@ -20,6 +20,12 @@ HistoryReasoning = Annotated[
     Literal["as-data", "drop"] | None, Parameter(show_choices=False, help="as-data (default), or drop it.")
 ]
 RawControlTokens = Annotated[bool, Parameter(help="Do not neutralise control tokens in text.")]
+AllowLoss = Annotated[
+    list[str] | None, Parameter(consume_multiple=True, help="Losses that are no errors: reasoning, content ...")
+]
+TemplateVariables = Annotated[
+    list[str] | None, Parameter(consume_multiple=True, help="For the template, NAME=VALUE: enable_thinking=false.")
+]
 Overwrite = Annotated[bool, Parameter(help="Replace what is there already.")]
 Model = Annotated[str, Parameter(help="Folder or hub id, or a run folder of sft.")]
 
@@ -36,6 +42,8 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     history_reasoning: HistoryReasoning = None,
     raw_control_tokens: RawControlTokens = False,
     max_length: Annotated[int, Parameter(help="Longer rows become errors; -1: no limit.")] = -1,
+    allow_loss: AllowLoss = None,
+    template_variables: TemplateVariables = None,
 ) -> int:
     """Write the token ids and training targets of every row. Needs tokenizer files only."""
     from actune import recipes
@@ -51,6 +59,8 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
         history_reasoning=history_reasoning,
         raw_control_tokens=raw_control_tokens,
         max_length=max_length,
+        allow_loss=allow_loss or (),
+        template_variables=template_variables or (),
     )
 
 
@@ -84,7 +94,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     )
 
 
-def check(
+def check(  # noqa: PLR0913 - one parameter a flag
     data: Annotated[list[str], Parameter(name="DATA", help="Conversation files.")],
     /,
     *,
@@ -94,6 +104,8 @@ def check(
     format_name: FormatName = None,
     chat_template: ChatTemplate = None,
     now: Now = None,
+    allow_loss: AllowLoss = None,
+    template_variables: TemplateVariables = None,
 ) -> int:
     """Check conversation files. Exit code 1 if there is any error."""
     from actune import recipes
@@ -106,6 +118,8 @@ def check(
         format_name=format_name,
         chat_template=chat_template,
         now=now,
+        allow_loss=allow_loss or (),
+        template_variables=template_variables or (),
     )
 
 

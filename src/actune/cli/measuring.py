@@ -8,7 +8,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from actune.cli.agents import Adapter, Base, DtypeName
-from actune.cli.commands import ChatTemplate, Dialect, HistoryReasoning, Model, Now, Overwrite, RawControlTokens
+from actune.cli.commands import (
+    ChatTemplate,
+    Dialect,
+    HistoryReasoning,
+    Model,
+    Now,
+    Overwrite,
+    RawControlTokens,
+    TemplateVariables,
+)
 
 
 def compare(
@@ -58,6 +67,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     now: Now = None,
     history_reasoning: HistoryReasoning = None,
     raw_control_tokens: RawControlTokens = False,
+    template_variables: TemplateVariables = None,
 ) -> int:
     """Measure a model on tasks: greedy, the same items in the same order for every model."""
     from actune import recipes
@@ -80,4 +90,5 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
         now=now,
         history_reasoning=history_reasoning,
         raw_control_tokens=raw_control_tokens,
+        template_variables=template_variables or (),
     )

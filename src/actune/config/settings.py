@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from actune.core.losses import LOSSES
+
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -104,6 +106,14 @@ class RenderSettings(Group):
     history_reasoning: Literal["as-data", "drop"] = Field(
         default="as-data",
         description="Reasoning of earlier turns in prompts: as in the row, or dropped before the template sees it.",
+    )
+    allow_loss: tuple[str, ...] = Field(
+        default=(),
+        description=f"Losses that do not stop a row: {', '.join(LOSSES)}. They are counted as warnings.",
+    )
+    template_variables: tuple[str, ...] = Field(
+        default=(),
+        description="Variables for the chat template as NAME=VALUE (enable_thinking=false), in training and inference alike.",
     )
     now: datetime.date | None = Field(
         default=None, description="Date that templates see (YYYY-MM-DD). Default: today, frozen in run.json."

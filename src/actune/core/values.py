@@ -8,7 +8,10 @@ import itertools
 import json
 import math
 import tokenize
+from collections.abc import Iterable
 from typing import Any
+
+from actune.core.errors import ConfigError
 
 
 def read_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -17,6 +20,28 @@ def read_value(text: str) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(text)
     except (ValueError, RecursionError):
         return read_literal(text)
+
+
+def read_variables(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return the variables of a template written as NAME=VALUE; a value is JSON, else the text as it is.
+
+    Raises:
+        ConfigError: for a text that is no such pair, or a name that the renderer itself gives to templates.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or not name.isidentifier() or name in _RESERVED:
+            why = "templates get it from the conversation" if name in _RESERVED else "that is not NAME=VALUE"
+            raise ConfigError(f"--template_variables {pair}: {why}", fix="for example enable_thinking=false")
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[name] = text
+    return found
+
+
+_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
 
 
 def read_literal(text: str) -> Any:  # noqa: ANN401 - any JSON value

@@ -11,7 +11,7 @@ from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation
 from actune.data.checks import Finding, find_problems
 from actune.data.sources import Quarantined
-from actune.render.encoder import Encoder
+from actune.render.encoder import Encoder, merge_turns
 from actune.render.tree import TokenTree
 
 Truncation = Literal["delete", "turns", "error"]
@@ -102,9 +102,16 @@ def _encode_row(
     result.warnings.extend((conversation, finding) for finding in findings)
     result.tally(conversation.source.dataset).warnings += len(findings)
     try:
-        tree = encoder.encode(conversation)
+        row = encoder.encode_row(conversation)
+        tree = merge_turns(row.turns, conversation.source)
     except (DataError, RenderError) as error:
         return _leave_out(conversation, error.code, error.message, error.field, error.fix, stop=strategy == "error")
+    allowed = [
+        Finding(level="warning", code=loss.code, field=loss.field, message=loss.message, fix=loss.fix)
+        for loss in row.allowed
+    ]
+    result.warnings.extend((conversation, finding) for finding in allowed)
+    result.tally(conversation.source.dataset).warnings += len(allowed)
     if max_length < 0 or longest(tree) <= max_length:
         return tree
     if truncation == "turns":

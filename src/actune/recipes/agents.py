@@ -38,6 +38,7 @@ class Choice:
     now: datetime.date | None = None
     history_reasoning: HistoryReasoning | None = None
     raw_control_tokens: bool = False
+    template_variables: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     tool_seconds: float = 30.0
     tool_characters: int = 20_000
@@ -88,6 +89,7 @@ def build_encoder(choice: Choice, adapter: Path | None) -> tuple[Encoder, Style]
         choice.now,
         choice.history_reasoning,
         choice.raw_control_tokens,
+        template_variables=choice.template_variables,
         adapter=adapter,
     )
     encoder = writing.encoder()

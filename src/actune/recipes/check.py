@@ -7,8 +7,11 @@ import datetime
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation
@@ -16,11 +19,14 @@ from actune.data.checks import find_problems
 from actune.data.sources import Quarantined
 from actune.recipes.writing import find_writing, in_order, load_rows, stderr
 from actune.render.encoder import DialectName, Encoder
+from actune.render.survey import make_survey
 
+# How outcomes begin that are no reason to worry.
+_FINE = ("kept", "yes", "not used", "-", "'", '"')
 _EXAMPLES = 3  # of each kind, printed for people; --json has them all
 
 
-def check(
+def check(  # noqa: PLR0913 - one parameter a flag
     *,
     data: list[str],
     model: str | None,
@@ -29,12 +35,29 @@ def check(
     format_name: str | None,
     chat_template: str | None,
     now: datetime.date | None,
+    allow_loss: Sequence[str] = (),
+    template_variables: Sequence[str] = (),
 ) -> int:
     """Report every row that cannot be read, would teach something wrong, or cannot be written for a model."""
-    for flag, value in (("--dialect", dialect), ("--chat_template", chat_template), ("--now", now)):
+    given = {
+        "--dialect": dialect, "--chat_template": chat_template, "--now": now, "--allow_loss": allow_loss or None,
+        "--template_variables": template_variables or None,
+    }  # fmt: skip
+    for flag, value in given.items():
         if value is not None and model is None:
             stderr().print(f"note: {flag} has no effect without --model", markup=False)
-    encoder = find_writing(model, dialect, chat_template, now, None, False).encoder() if model is not None else None
+    encoder = None
+    if model is not None:
+        encoder = find_writing(
+            model,
+            dialect,
+            chat_template,
+            now,
+            None,
+            False,
+            allow_loss=allow_loss,
+            template_variables=template_variables,
+        ).encoder()
     problems: list[dict[str, Any]] = []
     rows = bad = 0
     for item in in_order([load_rows(spec, format_name) for spec in data]):
@@ -62,10 +85,22 @@ def _row_problems(item: Conversation | Quarantined, encoder: Encoder | None) -> 
         )
         yield _problem_json(finding.level, place)
     if encoder is not None:
-        try:
-            encoder.encode_turns(item)
-        except (DataError, RenderError) as error:
-            yield _problem_json("error", Quarantined.of(item.source, error))
+        yield from _loss_problems(item, encoder)
+
+
+def _loss_problems(row: Conversation, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """Yield everything that a row loses under a template; what is allowed is a warning."""
+    stopped = False
+    try:
+        for loss in encoder.examine(row)[1]:
+            place = Quarantined(source=row.source, code=loss.code, message=loss.message, field=loss.field, fix=loss.fix)
+            allowed = encoder.allows(loss)
+            stopped = stopped or not allowed
+            yield _problem_json("warning" if allowed else "error", place)
+        if not stopped:
+            encoder.encode(row)
+    except (DataError, RenderError) as error:
+        yield _problem_json("error", Quarantined.of(row.source, error))
 
 
 def _problem_json(level: str, item: Quarantined) -> dict[str, Any]:
@@ -85,12 +120,11 @@ def _profile_json(encoder: Encoder) -> dict[str, Any]:
     templates = encoder.renderer.templates
     profile: dict[str, Any] = {"origin": templates.origin, **dataclasses.asdict(encoder.renderer.profile)}
     profile["notices"] = encoder.renderer.notices()
+    profile["survey"] = dict(make_survey(encoder).lines())
     return {key: value for key, value in profile.items() if value is not None}
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    from rich.console import Console
-
     console = Console(highlight=False, soft_wrap=True)
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for problem in report["problems"]:
@@ -106,13 +140,19 @@ def _print_report(report: dict[str, Any]) -> None:
         if problems[0].get("fix"):
             console.print(f"  fix: {problems[0]['fix']}", markup=False)
     if "template" in report:
-        parts = [f"{key} {_write_value(value)}" for key, value in report["template"].items()]
-        console.print(f"template: {'; '.join(parts)}", markup=False)
+        _print_template(console, report["template"])
     console.print(f"{report['rows']:,} rows, {report['ok']:,} without errors")
 
 
-def _write_value(value: object) -> str:
-    """Return a value of the profile for people."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _print_template(console: Console, template: dict[str, Any]) -> None:
+    """Print what the template does with each part of a conversation."""
+    from rich.table import Table
+
+    table = Table(title=f"chat template of {template['origin']}", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for feature, outcome in template["survey"].items():
+        table.add_row(feature, Text(outcome, style="" if outcome.startswith(_FINE) else "yellow"))
+    console.print(table)
+    for notice in template["notices"]:
+        console.print(f"note: {notice}", markup=False)

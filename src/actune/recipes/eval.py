@@ -49,6 +49,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     now: datetime.date | None = None,
     history_reasoning: HistoryReasoning | None = None,
     raw_control_tokens: bool = False,
+    template_variables: Sequence[str] = (),
 ) -> int:
     """Measure a model and write OUT; returns the exit code.
 
@@ -59,7 +60,16 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     """
     _check_request(tasks, out, max_tokens=max_tokens, limit=limit, batch_size=batch_size, overwrite=overwrite)
     folder, trained = find_weights(model, adapter)
-    writing = find_writing(model, dialect, chat_template, now, history_reasoning, raw_control_tokens, adapter=trained)
+    writing = find_writing(
+        model,
+        dialect,
+        chat_template,
+        now,
+        history_reasoning,
+        raw_control_tokens,
+        template_variables=template_variables,
+        adapter=trained,
+    )
     if writing.dialect == "auto" and writing.trained_style is not None:
         # The agent is used in the dialect it was trained in, whatever the rows of a task are written in.
         writing = replace(writing, dialect=writing.trained_style)

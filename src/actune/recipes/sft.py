@@ -19,6 +19,7 @@ from actune.config.load import dump_settings
 from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
+from actune.core.values import read_variables
 from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
 from actune.data.prepare import Prepared, choose_rows, prepare
@@ -170,6 +171,8 @@ def load_encoder(settings: Settings, model_dir: Path, date: datetime.date) -> En
         now=date,
         history_reasoning=render.history_reasoning,
         raw_control_tokens=render.raw_control_tokens,
+        allow_loss=render.allow_loss,
+        variables=read_variables(render.template_variables),
     )
 
 

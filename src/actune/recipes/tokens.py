@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,21 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     history_reasoning: HistoryReasoning | None,
     raw_control_tokens: bool,
     max_length: int,
+    allow_loss: Sequence[str] = (),
+    template_variables: Sequence[str] = (),
 ) -> int:
     """Write the token tree of every row as JSON lines; rows that cannot be written become error lines."""
     check_out(out, data)
-    writing = find_writing(model, dialect, chat_template, now, history_reasoning, raw_control_tokens)
+    writing = find_writing(
+        model,
+        dialect,
+        chat_template,
+        now,
+        history_reasoning,
+        raw_control_tokens,
+        allow_loss=allow_loss,
+        template_variables=template_variables,
+    )
     encoder = writing.encoder()
     written, failed = 0, Counter[str]()
 

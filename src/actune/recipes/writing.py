@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
 from actune.core.types import Conversation, Style
+from actune.core.values import read_variables
 from actune.data.hub import resolve_model
 from actune.data.sources import Loaded, Quarantined, load_conversations
 from actune.render.encoder import DialectName, Encoder
@@ -34,6 +35,8 @@ class Writing:
     now: datetime.date | None
     history_reasoning: HistoryReasoning
     raw_control_tokens: bool
+    allow_loss: tuple[str, ...] = ()
+    template_variables: tuple[str, ...] = ()
     trained_style: Style | None = None
 
     def encoder(self) -> Encoder:
@@ -45,10 +48,12 @@ class Writing:
             now=self.now,
             history_reasoning=self.history_reasoning,
             raw_control_tokens=self.raw_control_tokens,
+            allow_loss=self.allow_loss,
+            variables=read_variables(self.template_variables),
         )
 
 
-def find_writing(
+def find_writing(  # noqa: PLR0913 - one parameter a flag
     model: str,
     dialect: DialectName | None,
     chat_template: str | None,
@@ -56,6 +61,8 @@ def find_writing(
     history_reasoning: HistoryReasoning | None,
     raw_control_tokens: bool,
     *,
+    allow_loss: Sequence[str] = (),
+    template_variables: Sequence[str] = (),
     adapter: Path | None = None,
 ) -> Writing:
     """Combine flags with what a run folder knows; a flag that is given wins.
@@ -77,6 +84,8 @@ def find_writing(
         now=now or (run.date if run is not None else None),
         history_reasoning=history_reasoning or known.get("history_reasoning") or "as-data",
         raw_control_tokens=raw_control_tokens or bool(known.get("raw_control_tokens")),
+        allow_loss=tuple(allow_loss) or tuple(known.get("allow_loss") or ()),
+        template_variables=tuple(template_variables) or tuple(known.get("template_variables") or ()),
         trained_style=run.style if run is not None else None,
     )
 

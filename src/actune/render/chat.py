@@ -71,16 +71,18 @@ class ChatRenderer:
         now: datetime.date | None = None,
         history_reasoning: Literal["as-data", "drop"] = "as-data",
         raw_control_tokens: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """Compile the templates and probe them.
+        """Compile the templates and probe them; `variables` are given to templates besides their own.
 
         Raises:
             RenderError: when a template cannot render even a question and an answer.
         """
         self.tokenizer = tokenizer
         self.templates = templates
-        self._plain = ChatTemplate(templates.plain, variables=tokenizer.named_tokens, now=now)
-        self._tools = ChatTemplate(templates.tools, variables=tokenizer.named_tokens, now=now)
+        given = {**tokenizer.named_tokens, **(variables or {})}
+        self._plain = ChatTemplate(templates.plain, variables=given, now=now)
+        self._tools = ChatTemplate(templates.tools, variables=given, now=now)
         self._drop_reasoning = history_reasoning == "drop"
         literals = self._plain.literals + "\0" + self._tools.literals
         self._controls = None if raw_control_tokens else tokenizer.control_pattern(literals)
@@ -333,6 +335,7 @@ def load_renderer(
     now: datetime.date | None = None,
     history_reasoning: Literal["as-data", "drop"] = "as-data",
     raw_control_tokens: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> ChatRenderer:
     """Return the renderer of a model folder: tokenizer files only, no weights.
 
@@ -347,4 +350,5 @@ def load_renderer(
         now=now,
         history_reasoning=history_reasoning,
         raw_control_tokens=raw_control_tokens,
+        variables=variables,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actune.core import react
 from actune.core.errors import DataError
+from actune.core.losses import name_of
 from actune.core.types import Conversation, Message, ToolSpec
 from actune.render import matching
 from actune.render.dialects import Dialect, Turn
@@ -45,7 +46,9 @@ def find_losses(
     found += prompts  # what an answer lacks is missing in the prompts after it as well
     losses: dict[tuple[str, str], Loss] = {}
     for loss in found:
-        losses.setdefault((loss.code, loss.field), loss)
+        name = name_of(loss.code)
+        fix = loss.fix if name is None else f"{loss.fix}; or allow it with --allow_loss {name}"
+        losses.setdefault((loss.code, loss.field), replace(loss, fix=fix))
     return list(losses.values())
 
 
@@ -72,33 +75,46 @@ def _answer_losses(conversation: Conversation, turn: Turn, dialect: Dialect, sto
     if MARK_OPEN in turn.completion or MARK_CLOSE in turn.completion:
         yield _mark_inside(turn.index)
     native = dialect.name == "chat"
-    fault: DataError | None = None
-    try:
-        found = dialect.find_difference(conversation, turn.index, turn.completion)
-    except DataError as error:
-        found, fault = None, error
+    found, fault = _read_back(conversation, turn, dialect)
     if found is None and fault is None and (native or not any(stop in react.write_step(message) for stop in stops)):
         return
     # It is not read back as it was: say which part is to blame.
-    if native:
-        lost = list(_native_losses(turn.index, message, turn.completion, conversation.tools, stops))
-        yield from lost or [_read_otherwise(where, found, fault)]
-    else:
+    if not native:
         yield from _react_losses(where, message, found, fault, stops)
+        return
+    lost = list(_native_losses(turn.index, message, turn.completion, conversation.tools, stops))
+    yield from lost
+    texts = {loss.field.rsplit(".", 1)[-1] for loss in lost} & {"reasoning", "content"}
+    if len(texts) == len(lost):  # the rest of the message must come back
+        reasoning = "" if "reasoning" in texts else message.reasoning
+        rest = replace(message, reasoning=reasoning, content="" if "content" in texts else message.content)
+        messages = (*conversation.messages[: turn.index], rest, *conversation.messages[turn.index + 1 :])
+        found, fault = _read_back(replace(conversation, messages=messages), turn, dialect)
+        if found is not None or fault is not None:
+            yield _read_otherwise(where, found, fault)
+
+
+def _read_back(
+    conversation: Conversation, turn: Turn, dialect: Dialect
+) -> tuple[tuple[str, str] | None, DataError | None]:
+    """Return what is read otherwise of a turn, or why it cannot be read."""
+    try:
+        return dialect.find_difference(conversation, turn.index, turn.completion), None
+    except DataError as error:
+        return None, error
 
 
 def _read_otherwise(where: str, found: tuple[str, str] | None, fault: DataError | None) -> Loss:
     """The loss of a text that is in the completion and cannot be told there from something else."""
     if fault is not None:
-        return Loss(code="call-unreadable", field=where, message=fault.message, fix=_USE_REACT)
+        return Loss(code="completion-unreadable", field=where, message=fault.message, fix=_USE_REACT)
     field, what = found if found is not None else ("content", "another text")
-    part = field.split("[")[0].rsplit(".", 1)[-1]
-    code = {"tool_calls": "calls", "reasoning": "reasoning", "content": "content"}[part] + "-ambiguous"
+    kind = "calls" if field.startswith("tool_calls") else field
     message = f"the completion is read back with {what}"
     fix = (
         "reword what looks like a marker of the template, move text beside a call into the reasoning, or " + _USE_REACT
     )
-    return Loss(code=code, field=f"{where}.{field}", message=message, fix=fix)
+    return Loss(code=f"{kind}-ambiguous", field=f"{where}.{field}", message=message, fix=fix)
 
 
 def _tool_losses(tools: Sequence[ToolSpec], prompt: str) -> Iterator[Loss]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from actune.core.errors import DataError, RenderError
+from actune.core.losses import find_codes
 from actune.core.types import Conversation, Source
 from actune.render.chat import ChatRenderer, load_renderer
-from actune.render.conformance import find_losses
+from actune.render.conformance import Loss, find_losses
 from actune.render.dialects import ChatDialect, Dialect, ReactDialect, Turn, write_turns
 from actune.render.tree import TokenTree, TrainingSequence, build_tree
 
@@ -28,13 +29,30 @@ class EncodedTurn:
     weight: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRow:
+    """The turns of a row in ids, and the losses that were allowed."""
+
+    turns: list[EncodedTurn]
+    allowed: list[Loss]
+
+
 class Encoder:
     """Everything between a Conversation and its TokenTree, for one model folder; no weights, no torch."""
 
-    def __init__(self, renderer: ChatRenderer, *, dialect: DialectName = "auto") -> None:
-        """Use one renderer; `auto` writes ReAct sources as ReAct and everything else with the chat template."""
+    def __init__(
+        self, renderer: ChatRenderer, *, dialect: DialectName = "auto", allow_loss: Collection[str] = ()
+    ) -> None:
+        """Use one renderer; `auto` writes ReAct sources as ReAct and everything else with the chat template.
+
+        `allow_loss` are names of losses (see `core.losses`) that do not stop a row.
+
+        Raises:
+            ConfigError: for a name of a loss that is none.
+        """
         self.renderer = renderer
         self._dialect = dialect
+        self._allowed = find_codes(allow_loss)
         self._chat = ChatDialect(renderer)
         self._react: dict[str, Dialect] = {
             "react": ReactDialect(renderer, "en"),
@@ -51,11 +69,14 @@ class Encoder:
         now: datetime.date | None = None,
         history_reasoning: Literal["as-data", "drop"] = "as-data",
         raw_control_tokens: bool = False,
+        allow_loss: Collection[str] = (),
+        variables: Mapping[str, Any] | None = None,
     ) -> Encoder:
         """Return the encoder of a model folder.
 
         Raises:
             ModelError, RenderError: see `load_renderer`.
+            ConfigError: for a name of a loss that is none.
         """
         renderer = load_renderer(
             folder,
@@ -63,8 +84,9 @@ class Encoder:
             now=now,
             history_reasoning=history_reasoning,
             raw_control_tokens=raw_control_tokens,
+            variables=variables,
         )
-        return cls(renderer, dialect=dialect)
+        return cls(renderer, dialect=dialect, allow_loss=allow_loss)
 
     def dialect_of(self, conversation: Conversation) -> Dialect:
         """Return the dialect of a row; rows without tools are plain chat in every dialect."""
@@ -89,12 +111,19 @@ class Encoder:
         Raises:
             RenderError, DataError: as `encode`.
         """
-        dialect = self.dialect_of(conversation)
-        turns = write_turns(dialect, conversation)
-        losses = find_losses(conversation, turns, dialect, self.renderer.profile.stops)
-        if losses:
-            first = losses[0]
-            more = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""
+        return self.encode_row(conversation).turns
+
+    def encode_row(self, conversation: Conversation) -> EncodedRow:
+        """Return every turn in ids, and the losses that were allowed.
+
+        Raises:
+            RenderError, DataError: as `encode`.
+        """
+        turns, losses = self.examine(conversation)
+        stopping = [loss for loss in losses if not self.allows(loss)]
+        if stopping:
+            first = stopping[0]
+            more = f" (and {len(stopping) - 1} more)" if len(stopping) > 1 else ""
             raise RenderError(first.message + more, code=first.code, field=first.field, fix=first.fix)
         encoded = []
         for turn in turns:
@@ -102,7 +131,21 @@ class Encoder:
             weight = message.weight if message.train else 0.0
             ids, start = self._encode_pair(turn)
             encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight))
-        return encoded
+        return EncodedRow(turns=encoded, allowed=losses)
+
+    def examine(self, conversation: Conversation) -> tuple[list[Turn], list[Loss]]:
+        """Return every turn as text, and everything that is lost of the conversation, allowed or not.
+
+        Raises:
+            RenderError, DataError: when a turn cannot be written at all.
+        """
+        dialect = self.dialect_of(conversation)
+        turns = write_turns(dialect, conversation)
+        return turns, find_losses(conversation, turns, dialect, self.renderer.profile.stops)
+
+    def allows(self, loss: Loss) -> bool:
+        """Return whether a loss does not stop a row."""
+        return loss.code in self._allowed
 
     def _encode_pair(self, turn: Turn) -> tuple[list[int], int]:
         """Return (prompt ids + completion ids, where the completion begins).

@@ -10,6 +10,7 @@ import pytest
 from actune.cli.main import main
 
 RENDERING = {"dialect": None, "now": None, "format_name": None, "chat_template": None}
+GIVEN = {"allow_loss": (), "template_variables": ()}
 HISTORY = {"history_reasoning": None, "raw_control_tokens": False}
 
 
@@ -38,11 +39,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
     [
         (
             "tokens --model m --data a b --out o",
-            {"model": "m", "data": ["a", "b"], "out": Path("o"), "max_length": -1, **RENDERING, **HISTORY},
+            {"model": "m", "data": ["a", "b"], "out": Path("o"), "max_length": -1, **RENDERING, **HISTORY, **GIVEN},
         ),
         (
             "tokens --model m --data a --data b --out o --dialect react_zh --now 2024-02-29 --format f "
-            "--chat-template t --history_reasoning drop --raw_control_tokens --max_length 9",
+            "--chat-template t --history_reasoning drop --raw_control_tokens --max_length 9 --allow_loss reasoning "
+            "content --template_variables enable_thinking=false",
             {
                 "model": "m",
                 "data": ["a", "b"],
@@ -54,6 +56,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
                 "history_reasoning": "drop",
                 "raw_control_tokens": True,
                 "max_length": 9,
+                "allow_loss": ["reasoning", "content"],
+                "template_variables": ["enable_thinking=false"],
             },
         ),
         (
@@ -61,8 +65,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
             {"model": "m", "data": "a", "row": 3, "html": Path("o.html"), **RENDERING, **HISTORY},
         ),
         ("inspect --model m --data a", {"model": "m", "data": "a", "row": None, "html": None, **RENDERING, **HISTORY}),
-        ("check a b --json", {"data": ["a", "b"], "model": None, "json_output": True, **RENDERING}),
-        ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING}),
+        ("check a b --json", {"data": ["a", "b"], "model": None, "json_output": True, **RENDERING, **GIVEN}),
+        ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING, **GIVEN}),
         (
             "convert i o --to openai",
             {
