@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from actune.core.errors import DataError, RenderError
@@ -29,6 +29,7 @@ from actune.render.response_patterns import (
     flexible,
     function,
     literal,
+    none_of,
     one_or_all,
     swallow,
     unique,
@@ -91,7 +92,7 @@ def build_templates(known: NativeFormat, renderer: ChatRenderer) -> Candidates:
 def build_react_template(renderer: ChatRenderer) -> Spec:
     """Return the spec of ReAct text; `Final Answer:` opens the content, and so does text without any marker."""
     stops = find_stops(renderer)
-    markers = "Thought|Action Input|Action|Observation|Final Answer"
+    markers = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:")
     return {
         "defaults": {"role": "assistant"},
         # A step goes on in the same turn as the steps before it, and nothing that a prompt writes is part of it.
@@ -111,7 +112,7 @@ def build_react_template(renderer: ChatRenderer) -> Spec:
                 "transform": function("{name}", "{content}"),
             },
             "content": {
-                "open_pattern": rf"\A(?!\s*(?:{markers}):)|(?m:^)Final Answer:\s*",
+                "open_pattern": rf"\A(?=\s*+{none_of(markers)})|(?m:^)Final Answer:\s*",
                 "close": list(stops),
                 "content": "text",
             },
@@ -233,35 +234,49 @@ def _opener_places(renderer: ChatRenderer, headers: Sequence[str], closer: str) 
             yield place
 
 
-_ASKED, _TOLD, _SEEN = "first question words", "first answer words", "first result words"
+_ASKED, _TOLD = "first question words", "first answer words"
 _TOOL = ToolSpec(
     name="probe_tool",
     description="probe",
     parameters={"type": "object", "properties": {"probe_key": {"type": "string", "description": "probe"}}},
 )
-_CALL = ToolCall(name="probe_tool", arguments='{"probe_key": "probe value"}', id="probe0001")
+
+
+def _called(number: str | None, value: str = "probe value") -> Message:
+    call = ToolCall(name="probe_tool", arguments=f'{{"probe_key": "{value}"}}', id=number)
+    return Message(role="assistant", tool_calls=(call,))
+
+
+def _seen(number: str, content: str) -> Message:
+    return Message(role="tool", content=content, tool_call_id=number, name="probe_tool")
 
 
 def _find_headers(renderer: ChatRenderer) -> tuple[str, ...]:
-    """Return what stands between a question, or a tool's result, and the answer."""
-    asked = Message(role="user", content=_ASKED)
-    called = Message(role="assistant", tool_calls=(_CALL,))
-    seen = Message(role="tool", content=_SEEN, tool_call_id=_CALL.id, name=_CALL.name)
-    found: list[str] = []
-    contexts: tuple[tuple[list[Message], tuple[ToolSpec, ...], str], ...] = (
-        ([asked], (_TOOL,), _ASKED),
-        ([asked], (), _ASKED),
-        ([asked, called, seen], (_TOOL,), _SEEN),
+    """Return what stands between a question, or a tool's result, and the answer.
+
+    Where it is no generation prompt, it is what prompts of different words and ids all end in.
+    """
+    one, other = (Message(role="user", content=words) for words in (_ASKED, "What else?"))
+    contexts: tuple[tuple[list[Message], list[Message], tuple[ToolSpec, ...]], ...] = (
+        ([one], [other], (_TOOL,)),
+        ([one], [other], ()),
+        (
+            [one, _called("probe0001"), _seen("probe0001", "first result words")],
+            [other, _called("other2222", "x y"), _seen("other2222", "it is 7!")],
+            (_TOOL,),
+        ),
     )
-    for messages, tools, words in contexts:
+    found: list[str] = []
+    for messages, others, tools in contexts:
         try:
             prompt = renderer.render(messages, tools=tools, prompt=True)
             closed = renderer.render(messages, tools=tools, prompt=False)
+            second = renderer.render(others, tools=tools, prompt=True)
         except (RenderError, DataError):
             continue
         header = prompt[len(closed) :] if prompt.startswith(closed) else ""
         if not header.strip():
-            header = prompt.rsplit(words, 1)[-1]
+            header = _common_end([prompt, second]).lstrip("\"'} \n")
         if not any(header.endswith(one) for one in found):
             found.append(header)
     return tuple(found)
@@ -285,6 +300,5 @@ def _told_header(renderer: ChatRenderer) -> str | None:
 
 def _always_numbers(renderer: ChatRenderer) -> bool:
     """Whether a call is written with an id also where the data has none, or not at all."""
-    call = Message(role="assistant", tool_calls=(replace(_CALL, id=None),))
-    text = write(renderer, [Message(role="user", content=_ASKED)], call, (_TOOL,))
+    text = write(renderer, [Message(role="user", content=_ASKED)], _called(None), (_TOOL,))
     return text is None or re.search(r"\"id\"\s*:\s*\"\w+\"", text) is not None

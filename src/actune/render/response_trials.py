@@ -40,9 +40,11 @@ class _Recorder(ChatRenderer):
 
 
 def chat_trials(renderer: ChatRenderer) -> Iterator[Trial]:
-    """Yield the probes of `native_probe.trials`, each with its prompt."""
+    """Yield the probes of `native_probe.trials`, each with its prompt, and a few after another tool result."""
     recorder = _Recorder(renderer)
+    shown = False
     for probe in native_probe.trials(recorder):
+        shown = shown or bool(probe.message.tool_calls)
         yield Trial(
             prompt=recorder.prompt,
             text=probe.text,
@@ -50,6 +52,22 @@ def chat_trials(renderer: ChatRenderer) -> Iterator[Trial]:
             tools=probe.tools,
             same_as=probe.same_as,
         )
+    if not shown:
+        return
+    # After a result with other words and another id: a prompt must not be told by those of a probe.
+    first = ToolCall(name="look_up", arguments='{"words": "x"}', id="zzz999yyy")
+    asked = Message(role="user", content="How is it?")
+    called = Message(role="assistant", tool_calls=(first,))
+    seen = Message(role="tool", content='cold\n{"t": [-3]}', tool_call_id=first.id, name=first.name)
+    answers = (
+        Message(role="assistant", content="Sunny."),
+        Message(role="assistant", tool_calls=(ToolCall(name="look_up", arguments='{"words": "y"}', id="uuu888vvv"),)),
+    )
+    for message in answers:
+        text = native_probe.write(recorder, (asked, called, seen), message, _TOOLS)
+        words = message.content or "look_up"
+        if text is not None and words in text:
+            yield Trial(prompt=recorder.prompt, text=text, message=message, tools=_TOOLS)
 
 
 _SCHEMA = {
