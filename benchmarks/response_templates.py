@@ -142,6 +142,8 @@ def try_template(template: Path, tokenizer: Path, *, react: bool) -> tuple[str, 
                 return "WRONG", f"{text!r}: {fault}"
             count += 1
             calls += bool(trial.message.tool_calls)
+        if not calls:
+            return "WRONG", "stored, and no message of this benchmark can be written"
         return "stored", f"{count} messages come back, {calls} of them with calls"
 
 

@@ -32,24 +32,23 @@ class Found:
 
 def find_response_template(renderer: ChatRenderer, style: Style | None) -> Found:
     """Return the spec for a model that writes calls in `style` (None: as its chat template does), if one holds."""
-    stop = renderer.profile.stops[0]
     if style in ("react", "react_zh"):
-        spec = build_react_template(renderer)
-        fault = try_spec(spec, list(react_trials(renderer)), stop)
-        return Found(spec=spec) if fault is None else Found(reason=fault)
-    candidates = build_templates(learn_format(renderer), renderer)
-    if candidates.reason is not None:
-        return Found(reason=candidates.reason)
-    trials = list(chat_trials(renderer))
-    if not any(trial.message.tool_calls for trial in trials):
-        return Found(reason="no call of a probe is written in full")
-    first: str | None = None
-    for spec in candidates.specs:
-        fault = try_spec(spec, trials, stop)
+        specs, reason, trials = (build_react_template(renderer),), None, list(react_trials(renderer))
+    else:
+        candidates = build_templates(learn_format(renderer), renderer)
+        specs, reason = candidates.specs, candidates.reason
+        trials = list(chat_trials(renderer)) if specs else []
+    if reason is None and not any(trial.message.tool_calls for trial in trials):
+        reason = "no call of a probe is written in full"
+    if reason is not None:
+        return Found(reason=reason)
+    faults = []
+    for spec in specs:
+        fault = try_spec(spec, trials, renderer.profile.stops[0])
         if fault is None:
             return Found(spec=spec)
-        first = first or fault
-    return Found(reason=first or "it is unknown where an answer begins in a prompt")
+        faults.append(fault)
+    return Found(reason=faults[0] if faults else "it is unknown where an answer begins in a prompt")
 
 
 def store_response_template(folder: Path, found: Found, *, keep: bool) -> None:

@@ -35,7 +35,7 @@ def write_calls(form: Form, *, marker: str, stops: tuple[str, ...], late: bool, 
     match form:
         case Envelope():
             if not form.name:
-                return _write_keyed(form, marker, stops)
+                return _write_keyed(form, marker)
             return _write_envelope(form, marker, stops, late=late, numbered=numbered)
         case Named():
             return _write_named(form, marker, stops)
@@ -83,12 +83,11 @@ def _begin_json(form: Envelope) -> str:
     return (r"\[\s*" if form.listed else "") + r"\{\s*" + key
 
 
-def _write_keyed(form: Envelope, marker: str, stops: tuple[str, ...]) -> Written:
+def _write_keyed(form: Envelope, marker: str) -> Written:
     """Return the field of calls whose name is the key of an object: the end of its value is found by its brackets."""
     if not form.listed or not marker.strip():
         raise Unsayable("the name of a call is a key of its JSON, and nothing marks where it begins")
-    end = form.tail.end.strip()
-    closes = rf"\]\s*{flexible(end)}" if end else rf"\]\s*(?:{any_of(stops)})"
+    closes = r"\]" + (rf"\s*{end}" if (end := flexible(form.tail.end)) else "")
     key = r'\{\s*"(?P<name>(?:[^"\\]|\\.)+)"\s*:\s*(?=\{)'
     return {
         "open_pattern": rf"(?:\s*{flexible(marker)}\s*\[\s*|(?<=\}}\s*\}}\s*,\s*)){key}",

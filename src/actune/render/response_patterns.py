@@ -53,7 +53,7 @@ def find_edges(marker: str, tail: Tail, stops: Sequence[str], *, begin: str = ""
         other = "" if more == marker.strip() else f"{first}|"
         opens = rf"\s*(?:{other}{flexible(more)}|(?<={re.escape(more)}))\s*"
         return Edges(opens=opens, closes=(more, *stops), rest=())
-    close = _shared_start(tail.more, tail.end)
+    close = shared_start(tail.more, tail.end)
     following, rest = tail.more[len(close) :], tail.end[len(close) :]
     if close.strip() and not following.strip() and begin:
         opens = rf"\s*(?:{first}|(?<={re.escape(close.strip())})\s*(?={begin}))\s*"
@@ -68,7 +68,7 @@ def find_edges(marker: str, tail: Tail, stops: Sequence[str], *, begin: str = ""
     return Edges(opens=opens, closes=(close.strip(),), rest=unique([rest.strip()]))
 
 
-def _shared_start(one: str, other: str) -> str:
+def shared_start(one: str, other: str) -> str:
     """Return what two texts both begin with, cut so that it does not end inside a marker."""
     size = 0
     while size < min(len(one), len(other)) and one[size] == other[size]:

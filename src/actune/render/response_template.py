@@ -31,6 +31,7 @@ from actune.render.response_patterns import (
     literal,
     none_of,
     one_or_all,
+    shared_start,
     swallow,
     unique,
 )
@@ -135,13 +136,13 @@ def _find_marks(frames: Sequence[Frame]) -> _Marks:
     openers: list[str] = []
     for frame in frames:
         for number, slot in enumerate(frame.slots):
-            literal = frame.literals[number]
+            between = frame.literals[number]
             if slot == "reasoning":
-                openers.append(literal)
+                openers.append(between)
             elif number and frame.slots[number - 1] == "reasoning":
-                after_reasoning[slot].append(literal)
+                after_reasoning[slot].append(between)
             else:
-                before[slot].append(literal)
+                before[slot].append(between)
     call = _common_end([*before["calls"], *after_reasoning["calls"]])
     closer = ""
     if after_reasoning["text"]:
@@ -149,6 +150,10 @@ def _find_marks(frames: Sequence[Frame]) -> _Marks:
         heads = [core for text in before["text"] if (core := text.strip()) and core != opening.strip()]
         head = next((core for core in heads if opening.rstrip().endswith(core)), "")
         closer = opening.rstrip().removesuffix(head).strip()
+        for text in after_reasoning["calls"]:
+            if not text.strip().startswith(closer):  # what the two begin with, up to the end of a marker
+                shared = re.match(r".*[>\]]", shared_start(text.strip(), closer), re.DOTALL)
+                closer = closer if shared is None else shared.group()
     elif after_reasoning["calls"]:
         closer = after_reasoning["calls"][0].strip().removesuffix(call.strip()).strip()
     if closer:
@@ -163,18 +168,21 @@ def _find_marks(frames: Sequence[Frame]) -> _Marks:
 
 def _find_junk(frames: Sequence[Frame], thinking: tuple[str | None, str] | None, call: str) -> tuple[str, ...]:
     """Return what stands between the slots and is neither the reasoning's edge nor the marker of a call."""
-    edges = [core for text in thinking or () if text is not None and (core := text.strip())]
+    opener, closer = ((text or "").strip() for text in thinking or ("", ""))
     found = []
     for frame in frames:
         for number, between in enumerate(frame.literals):
+            slot = frame.slots[number] if number < len(frame.slots) else None
             rest = between.strip()
-            if number < len(frame.slots) and frame.slots[number] == "calls":
+            if slot == "calls":
                 rest = rest.removesuffix(call.strip()).rstrip()
-            if number < len(frame.slots) and frame.slots[number] == "reasoning":
-                rest = rest.removesuffix(edges[0] if edges else "").rstrip()
-            for edge in edges:
-                rest = rest.removeprefix(edge).lstrip()
-            found.append(rest)
+            if slot == "reasoning":
+                rest = rest.removesuffix(opener).rstrip()
+            elif opener and rest.startswith(opener):  # reasoning of nothing
+                rest = rest.removeprefix(opener).lstrip().removeprefix(closer)
+            elif not opener or (number and frame.slots[number - 1] == "reasoning"):
+                rest = rest.removeprefix(closer)
+            found.append(rest.strip())
     return unique(found)
 
 

@@ -145,7 +145,7 @@ def _read_call(call: Any) -> tuple[Any, Any]:  # noqa: ANN401 - what a parser re
     if not isinstance(function, Mapping):
         return None, call
     arguments = function.get("arguments")
-    return function.get("name"), _plain(arguments) if isinstance(arguments, Mapping) else arguments
+    return function.get("name"), _plain(arguments) if isinstance(arguments, Mapping) else f"no object: {arguments!r}"
 
 
 def _plain(arguments: Mapping[str, Any]) -> str:
