@@ -76,6 +76,8 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     chat_template: ChatTemplate = None,
     history_reasoning: HistoryReasoning = None,
     raw_control_tokens: RawControlTokens = False,
+    allow_loss: AllowLoss = None,
+    template_variables: TemplateVariables = None,
 ) -> int:
     """Show a row as the model is trained on it: prompt and target of every turn, trained text marked."""
     from actune import recipes
@@ -91,6 +93,8 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
         chat_template=chat_template,
         history_reasoning=history_reasoning,
         raw_control_tokens=raw_control_tokens,
+        allow_loss=allow_loss or (),
+        template_variables=template_variables or (),
     )
 
 

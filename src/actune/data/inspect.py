@@ -13,7 +13,7 @@ from rich.text import Text
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Source
-from actune.data.checks import Finding, find_problems
+from actune.data.checks import Finding, Level, find_problems
 from actune.data.prepare import Prepared
 from actune.data.sources import Quarantined
 from actune.render.conformance import find_losses
@@ -108,18 +108,20 @@ def examine(encoder: Encoder, item: Conversation | Quarantined) -> Examined:
             problems.append(outcome)
         else:
             turns.append(outcome)
-    written = len(turns) == sum(message.role == "assistant" for message in item.messages)
-    if written:
-        for loss in find_losses(item, turns, dialect, encoder.renderer.profile.stops):
-            found = Finding(level="error", code=loss.code, field=loss.field, message=loss.message, fix=loss.fix)
-            problems.append(found)
     encoded, tree = (), None
+    refusal: DataError | RenderError | None = None
     try:
         encoded = tuple(encoder.encode_turns(item))
         tree = merge_turns(encoded, item.source)
     except (DataError, RenderError) as error:
-        if error.code not in {problem.code for problem in problems}:
-            problems.append(_finding(error))
+        refusal = error
+    if len(turns) == sum(message.role == "assistant" for message in item.messages):
+        level: Level = "error" if refusal is not None else "warning"  # a loss of a trained row was allowed
+        for loss in find_losses(item, turns, dialect, encoder.renderer.profile.stops):
+            found = Finding(level=level, code=loss.code, field=loss.field, message=loss.message, fix=loss.fix)
+            problems.append(found)
+    if refusal is not None and refusal.code not in {problem.code for problem in problems}:
+        problems.append(_finding(refusal))
     return Examined(
         source=item.source,
         conversation=item,

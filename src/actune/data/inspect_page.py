@@ -348,6 +348,8 @@ def _show_target(
     note = ""
     if decoded != (text[: len(decoded)] if rest is not None else text):
         note = "the tokens decode to another text than the one they were made of; shown is what they decode to"
+        if decoded[:1] == " " and text.startswith(decoded[1:]):
+            note = "the tokenizer puts a blank before the text"
     stop_at = len(decoded) if rest is not None else len(decoded) - len(_stop_of(encoder, decoded))
     pieces, place = [], 0
     for number, (group, piece) in enumerate(groups):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from actune.core.errors import ConfigError
@@ -27,6 +28,8 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     chat_template: str | None,
     history_reasoning: HistoryReasoning | None,
     raw_control_tokens: bool,
+    allow_loss: Sequence[str] = (),
+    template_variables: Sequence[str] = (),
 ) -> int:
     """Show rows with their trained spans marked: row number `row` (from 1), else the first three.
 
@@ -36,7 +39,16 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
 
     if html is not None:
         check_out(html, [data])
-    writing = find_writing(model, dialect, chat_template, now, history_reasoning, raw_control_tokens)
+    writing = find_writing(
+        model,
+        dialect,
+        chat_template,
+        now,
+        history_reasoning,
+        raw_control_tokens,
+        allow_loss=allow_loss,
+        template_variables=template_variables,
+    )
     encoder = writing.encoder()
     items = list(in_order([load_rows(data, format_name)]))
     if row is not None and not 1 <= row <= len(items):

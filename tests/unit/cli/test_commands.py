@@ -62,9 +62,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
         ),
         (
             "inspect --model m --data a --row 3 --html o.html",
-            {"model": "m", "data": "a", "row": 3, "html": Path("o.html"), **RENDERING, **HISTORY},
+            {"model": "m", "data": "a", "row": 3, "html": Path("o.html"), **RENDERING, **HISTORY, **GIVEN},
         ),
-        ("inspect --model m --data a", {"model": "m", "data": "a", "row": None, "html": None, **RENDERING, **HISTORY}),
+        (
+            "inspect --model m --data a",
+            {"model": "m", "data": "a", "row": None, "html": None, **RENDERING, **HISTORY, **GIVEN},
+        ),
         ("check a b --json", {"data": ["a", "b"], "model": None, "json_output": True, **RENDERING, **GIVEN}),
         ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING, **GIVEN}),
         (

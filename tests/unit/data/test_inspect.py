@@ -354,6 +354,8 @@ def test_the_command_writes_a_page_also_of_refused_rows(tools_folder: Path, tmp_
     assert main(line[:-2]) == 1
     assert "reasoning-lost" in capsys.readouterr().out
     assert main(["inspect", "--model", str(tools_folder), "--data", str(data), "--html", str(data)]) == 2
+    assert main([*line, "--row", "1", "--allow_loss", "reasoning"]) == 0
+    assert '<span class="level">warning</span> <code>reasoning-lost</code>' in out.read_text(encoding="utf-8")
 
 
 def test_the_page_of_an_example_row(tools_folder: Path, tmp_path: Path):
