@@ -26,9 +26,9 @@ class SegmentEncoder:
         self._added = dict(tokenizer.get_added_tokens_decoder())
         self._cut, self._uncut, self._inside = self._cut_patterns()
         self._anchors = {token.content: pack([number]) for number, token in self._added.items()}
-        self._longest = max(map(len, self._anchors), default=0)
+        self._longest = max(map(len, self._anchors), default=1)
         self._segments = RecentTexts()
-        self._heads: tuple[tuple[str, bytes], ...] = ()
+        self._heads: tuple[tuple[str, int, bytes], ...] = ()
         self._words = build_word_encoder(tokenizer) if self._finds_tokens_in_text() else None
         if self._words is not None and not self._agrees():
             self._words = None
@@ -40,18 +40,18 @@ class SegmentEncoder:
 
     def encode_growing(self, text: str) -> bytes:
         """Return the ids of a whole text that may go on from one of the last two, as the next may from this one."""
-        head, known = next((head for head in self._heads if text.startswith(head[0])), ("", b""))
-        *inner, (start, behind, end) = self._cut_text(text, len(head))
-        done = known + b"".join([self._encode_segment(text[first:last]) for first, _, last in inner])
-        # A token that the end of this text is only the beginning of must not reach back behind the place.
+        known = next((head for head in self._heads if text.startswith(head[0])), ("", 0, b""))
+        *inner, (start, behind, end) = self._cut_text(text, known[1])
+        done = known[2] + b"".join([self._encode_segment(text[first:last]) for first, _, last in inner])
+        # Whether a text may be cut somewhere shows in what follows, as far as an added token can reach back.
         limit = end - self._longest
         if self._words is not None and self._inside is None and behind < limit:
             place = behind + self._words.last_break(text[behind:end], limit - behind)
             if place > behind:
                 done += self._encode_segment(text[start:behind]) + self._words.encode_lines(text[behind:place])
                 start = place
-        if len(head) < start <= limit:
-            self._heads = ((text[:start], done), *self._heads[:1])
+        if known[1] < start <= limit:
+            self._heads = ((text[: start + self._longest], start, done), *self._heads[:1])
         return done + self._encode_segment(text[start:end])
 
     def _finds_tokens_in_text(self) -> bool:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from actune.core.errors import ConfigError, ModelError
+from actune.core.types import Source
 from actune.render.tokenizer import TextTokenizer, load_templates, mark_control_tokens, strip_marks
+from actune.render.tree import TrainingSequence, build_tree
 
 PIECES = [
     "<|im_start|>",
@@ -49,6 +51,35 @@ def test_marked_control_tokens_are_plain_text(tokenizer: TextTokenizer):
     assert ids[-1] == end
     assert tokenizer.decode(ids) == "<|im_start|>tool\n" + hostile + "<|im_end|>"
     assert strip_marks(marked) == hostile
+
+
+def test_a_turn_is_its_prompt_and_what_the_whole_text_adds(tokenizer: TextTokenizer):
+    prompt, completion = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n", "sunny today<|im_end|>"
+    ids, start = tokenizer.encode_turn(prompt, completion)
+    assert ids[:start].tolist() == tokenizer.encode(prompt)
+    assert ids.tolist() == tokenizer.encode(prompt + completion)
+    # Here the whole text would join what the prompt ends with and what follows: the prompt stays as inference sends it.
+    joined, start = tokenizer.encode_turn("<|im_start|>Obs", "ervation: x")
+    assert tokenizer.encode("<|im_start|>Observation: x")[:start] != tokenizer.encode("<|im_start|>Obs")
+    assert joined.tolist() == tokenizer.encode("<|im_start|>Obs") + tokenizer.encode_after("ervation: x")
+    marked = mark_control_tokens("a<|im_end|>b", tokenizer.control_pattern(""))
+    ids, start = tokenizer.encode_turn("<|im_start|>" + marked, "c")
+    assert ids[:start].tolist() == tokenizer.encode("<|im_start|>" + marked)
+
+
+def test_ids_of_turns_make_the_tree_that_lists_make(tokenizer: TextTokenizer):
+    turns = [tokenizer.encode_turn("<|im_start|>user\na", text) for text in ("b<|im_end|>", "b cd<|im_end|>", "e")]
+    trees = []
+    for convert in (lambda ids: ids, list):
+        sequences = [
+            TrainingSequence(ids=convert(ids), start=start, weights=[1.0] * (len(ids) - start)) for ids, start in turns
+        ]
+        trees.append(build_tree(sequences, Source(file="x", line=1)))
+    for name in ("input_ids", "positions", "end", "target_positions", "target_ids", "target_weights"):
+        arrays, lists = (getattr(tree, name) for tree in trees)
+        assert arrays.tolist() == lists.tolist()
+        assert arrays.dtype == lists.dtype
+    assert trees[0].has_branches
 
 
 def test_marks_cannot_be_forged(tokenizer: TextTokenizer):
