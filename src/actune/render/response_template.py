@@ -93,6 +93,8 @@ def build_templates(known: NativeFormat, renderer: ChatRenderer) -> Candidates:
 def build_react_template(renderer: ChatRenderer) -> Spec:
     """Return the spec of ReAct text; `Final Answer:` opens the content, and so does text without any marker."""
     stops = find_stops(renderer)
+    profile = renderer.profile
+    ends = unique([*(profile.answer_end.removesuffix(stop).strip() for stop in profile.stops), *stops])
     markers = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:")
     return {
         "defaults": {"role": "assistant"},
@@ -114,7 +116,7 @@ def build_react_template(renderer: ChatRenderer) -> Spec:
             },
             "content": {
                 "open_pattern": rf"\A(?=\s*+{none_of(markers)})|(?m:^)Final Answer:\s*",
-                "close": list(stops),
+                "close": list(ends),
                 "content": "text",
             },
         },

@@ -117,8 +117,8 @@ def react_trials(renderer: ChatRenderer) -> Iterator[Trial]:
                 text = dialect.completion(row, len(before), prompt)
             except (RenderError, DataError):
                 continue
-            if not message.tool_calls:
-                text = text.removesuffix(renderer.profile.answer_end)
+            if not message.tool_calls:  # what stands between an answer and its stop is emitted as well
+                text = text.removesuffix(renderer.profile.stops[0])
             yield Trial(prompt=prompt, text=text, message=message, tools=_TOOLS)
     for answer in _ANSWERS:  # a row without tools is plain chat
         yield Trial(prompt="", text=answer, message=Message(role="assistant", content=answer), tools=())

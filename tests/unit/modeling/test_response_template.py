@@ -155,3 +155,13 @@ def test_a_spec_of_the_base_model_stays_only_where_calls_are_still_written_so(tm
     assert stored() == {KEY: {"new": 1}, "eos_token": "x"}
     store_response_template(tmp_path, Found(reason="none"), keep=False)
     assert stored() == {"eos_token": "x"}
+
+
+def test_what_stands_between_an_answer_and_its_stop_is_not_content(tokenizer_folder: Path, native_kit: ModuleType):
+    from transformers.utils.chat_parsing import parse_response
+
+    renderer = native_kit.make_renderer(tokenizer_folder, native_kit.make_template("{{- m.content + '<done>\\n' }}"))
+    spec = find_response_template(renderer, "react").spec
+    assert spec is not None
+    read = parse_response("Thought: x\nFinal Answer: y<done>\n<|im_end|>", spec, prefix="")
+    assert read == {"role": "assistant", "thinking": "x", "content": "y"}
