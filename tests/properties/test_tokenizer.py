@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from actune.render.tokenizer import MARK_CLOSE, MARK_OPEN, TextTokenizer
 from actune.render.words import build_word_encoder
@@ -42,22 +42,29 @@ TOKENS = {
     "plain": ("<|a|>", "<|ab|>", "<|a|>b", "<t>", "</t>"),
     "none": (),
     "with newlines": ("<|a|>", "\nx", "\n\n", "end\n"),
+    "across each other": ("<|a|>", "b<|a|>/-", "/-", "\n/-a"),
 }
-TEXT = ["The quick brown fox's 123 jumps\n\nover 你好，世界 the lazy dog. It's 3.14!\n  indented\n"] * 3
+# As a byte-level tokenizer writes blank, newline, return, tab; the others as they are. Any two next to each other in a
+# word become one token, so a text that is split in another way gets other ids.
+JOINED = "ĠĊčĉabs1'/.-|"
+
+
+def joining_model() -> models.BPE:
+    """A model of all bytes and of all pairs of some characters."""
+    pairs = [(left, right) for left in JOINED for right in JOINED]
+    texts = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in pairs)]
+    return models.BPE({text: number for number, text in enumerate(texts)}, pairs)
 
 
 @functools.cache
 def tokenizer_of(split: str, tokens: str, normal: bool) -> Tokenizer:
     """A small byte-level BPE with one of the patterns."""
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(joining_model())
     steps = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[split]]
     last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, last])
     if normal:
         tokenizer.normalizer = normalizers.NFC()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=350, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(TEXT, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in TOKENS[tokens]])
     return tokenizer
 
@@ -68,7 +75,7 @@ def odd_tokenizer(kind: str) -> Tokenizer:
     flags = {
         "left": [AddedToken("<|l|>", normalized=False, lstrip=True)],
         "right": [AddedToken("<|r|>", normalized=False, rstrip=True)],
-        "word": [AddedToken("ab", normalized=False, single_word=True)],
+        "word": [AddedToken("xy", normalized=False, single_word=True)],
         "normalized": [AddedToken("<|n|>", normalized=True), AddedToken("  ", normalized=True)],
         "normalized form": [AddedToken("<|é|>", normalized=True)],
     }
@@ -83,6 +90,7 @@ def odd_tokenizer(kind: str) -> Tokenizer:
 
 
 PIECES = [
+    *("xyc<t>", "xy", "b<|a|>/", "/-", "\n/-", " \n", "a\n1", "a \nb", "1\n", "\n1", "a\nb"),
     *("<|a|>", "<|ab|>", "<|a|>b", "<|a", "<t>", "</t>", "<|l|>", "<|r|>", "<|n|>", "<|e\u0301|>", "c<t>", "ab", "b"),
     *("\n", "\n\n", " ", "  ", "\r", "\r\n", "\t", "\u3000", "\x85", "\x1c", "\u2028", "\x00", "'s", "'S", "'ſ", "'LL"),
     *(
@@ -153,6 +161,12 @@ def test_words_give_the_ids_of_the_whole_text(split: str, tokens: str, parts: li
     tokenizer = tokenizer_of(split, tokens, normal)
     assert build_word_encoder(tokenizer) is not None
     check_growing(tokenizer, kept_tokenizer(split, tokens, normal), parts)
+
+
+def test_a_token_that_begins_in_one_text_and_ends_in_the_next_is_found():
+    tokenizer = tokenizer_of("bytes", "across each other", False)
+    check_growing(tokenizer, TextTokenizer(tokenizer, {}), ["xyb<|a|>", "/-"])
+    check_growing(tokenizer, TextTokenizer(tokenizer, {}), ["some lines\nof text\n", "/-a"])
 
 
 @functools.cache
