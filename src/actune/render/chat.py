@@ -6,8 +6,9 @@ import contextlib
 import datetime
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ Opening = Literal["", "blank", "empty-reasoning", "reasoning", "unknown"]
 _MARKER = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
 _OPENED = re.compile(rf"\s*{_MARKER}\s*")
 _EMPTY = re.compile(rf"\s*{_MARKER}\s*\w*\s*{_MARKER}\s*")
+CLOSED_REASONING = re.compile(rf"{_MARKER}\s*\w*\s*{_MARKER}\s*$")
 _CUT_MARKER = re.compile(r"[<\[][^<>\[\]\s]*$")
 
 _USER, _ANSWER, _SYSTEM, _FOLLOW = "probe-question", "probe-answer", "probe-system", "probe-second-question"
@@ -42,7 +44,8 @@ class Profile:
 
     `answer_end` is the text after an assistant's content up to and including the stop; `stops` are the stop texts that
     a completion may be cut after; `stop_added` says that the template has none and the end-of-sequence token is put
-    there. `arguments` is the form of tool arguments it renders faithfully, None when it cannot show calls.
+    there. `arguments` is the form of tool arguments it renders faithfully, None when it cannot show calls. `call_ids` says
+    that it refuses calls without an id.
 
     A generation prompt is `header`, which every answer of the history has as well, and perhaps `opening`, which an answer
     without reasoning has not: blanks, an empty reasoning block, the beginning of one (`reasoning`), or something else.
@@ -55,6 +58,7 @@ class Profile:
     tools: bool
     arguments: Arguments | None
     reason: str | None
+    call_ids: bool = False
     header: str = ""
     opening: str = ""
     opens: Opening = ""
@@ -88,8 +92,10 @@ class ChatRenderer:
         self._controls = None if raw_control_tokens else tokenizer.control_pattern(literals)
         self._arguments: Arguments = "dict"
         self._given: tuple[ToolSpec, ...] = ()  # tools of the probes about plain text
+        self._call_ids = False
         self.profile = self._probe()
         self._arguments = self.profile.arguments or "dict"
+        self._call_ids = self.profile.call_ids
 
     def notices(self) -> list[str]:
         """Say what a user should know about the template before training on it."""
@@ -120,6 +126,8 @@ class ChatRenderer:
         """
         template = self._tools if tools else self._plain
         # A template sees the reasoning of an answer that is being rendered as target, not the one of the history.
+        if self._call_ids and tools:
+            messages = fill_ids(messages)
         last = len(messages) if prompt else len(messages) - 1
         dicts = [self._message(m, history=index < last) for index, m in enumerate(messages)]
         specs = [self._mark_all(tool.describe()) for tool in tools]
@@ -215,10 +223,20 @@ class ChatRenderer:
             tools=tools,
             arguments=arguments,
             reason=reason,
+            call_ids=arguments is not None and self._probe_ids(user, arguments),
             header=header,
             opening=opening,
             opens=opens,
         )
+
+    def _probe_ids(self, user: Message, form: Arguments) -> bool:
+        self._arguments = form
+        messages = [user, Message(role="assistant", tool_calls=(replace(_CALL, id=None),))]
+        try:
+            self.render(messages, tools=[_TOOL], prompt=False)
+        except RenderError:
+            return True
+        return False
 
     def _probe_opening(self, user: Message) -> tuple[str, str, Opening]:
         """Return what a generation prompt and the answers of a history begin with, and what only the former writes."""
@@ -319,6 +337,31 @@ class ChatRenderer:
                 tail = completion.rsplit("probe-value", 1)[1]
                 return form, shown, find_call_stop(tail, ending, self._special_pattern()), None if shown else reason
         return None, shown, None, reason
+
+
+def fill_ids(messages: Sequence[Message]) -> list[Message]:
+    """Return messages whose calls all have an id, and results that name it; what has one keeps it.
+
+    Ids are `call00001` and so on by the number of the call, as the agent loop gives them: nine letters and digits suit
+    every template. A result belongs to the first call before it that has none yet.
+    """
+    filled: list[Message] = []
+    number, waiting = 0, deque[str]()
+    for message in messages:
+        if message.tool_calls:
+            calls = []
+            for call in message.tool_calls:
+                number += 1
+                calls.append(call if call.id is not None else replace(call, id=f"call{number:05d}"))
+            waiting = deque(call.id for call in calls if call.id is not None)
+            message = replace(message, tool_calls=tuple(calls))
+        elif message.role == "tool":
+            if message.tool_call_id is None and waiting:
+                message = replace(message, tool_call_id=waiting[0])
+            if message.tool_call_id in waiting:
+                waiting.remove(message.tool_call_id)
+        filled.append(message)
+    return filled
 
 
 def _common_prefix(first: str, *others: str) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol
 from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, Style, ToolSpec
-from actune.render.chat import ChatRenderer, Profile
+from actune.render.chat import CLOSED_REASONING, ChatRenderer, Profile
 from actune.render.native import NativeFormat, learn_format
 from actune.render.readback import find_difference
 
@@ -139,7 +139,7 @@ class ChatDialect:
                 field=f"messages[{index}]",
                 fix="use --dialect react, or give another template with --chat_template",
             )
-        raise _refuse_prompt(profile, index, reasons=bool(messages[index].reasoning))
+        raise _refuse_prompt(profile, index, prompt, reasons=bool(messages[index].reasoning))
 
     def _cut(self, text: str) -> str | None:
         """Return a text up to its first stop, None when it has none."""
@@ -273,15 +273,18 @@ class ReactDialect:
         return replace(message, content=self._renderer.mark(message.content), source_text=source)
 
 
-def _refuse_prompt(profile: Profile, index: int, *, reasons: bool) -> RenderError:
+def _refuse_prompt(profile: Profile, index: int, prompt: str, *, reasons: bool) -> RenderError:
     """Return the error for a prompt that the text with the answer does not begin with."""
     why, fix = "", "use --dialect react, or give another template with --chat_template"
-    if profile.opens == "empty-reasoning" and reasons:
-        why = f": the prompt ends the reasoning at once ({profile.opening!r}), the answer has some"
-        fix = "remove the reasoning, or give a template whose prompt leaves it open with --chat_template"
+    switch = "--template_variables (often enable_thinking={}), or another template with --chat_template"
+    closed = CLOSED_REASONING.search(prompt)
+    shown = profile.opening if closed is None else closed.group()
+    if reasons and (profile.opens == "empty-reasoning" or "/" in shown):
+        why = f": the prompt ends the reasoning at once ({shown!r}), the answer has some"
+        fix = "remove the reasoning, or let the prompt leave it open: " + switch.format("true")
     elif profile.opens == "reasoning" and not reasons:
         why = f": the prompt opens reasoning ({profile.opening!r}), an answer without any is written otherwise"
-        fix = "give the answer reasoning, or give a template whose prompt does not open it with --chat_template"
+        fix = "give the answer reasoning, or let the prompt not open it: " + switch.format("false")
     elif profile.opens == "unknown":
         why = f": the prompt ends in {profile.opening!r}, which no answer begins with"
     return RenderError(
