@@ -139,8 +139,9 @@ class Clock:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Conversations per second: actune's Encoder.encode beside apply_chat_template + tokenizer per row.",
-        epilog="Run it pinned to one core: taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/render.py ...",
+        description=__doc__,
+        epilog="Run it on one core: taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/render.py ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, required=True, help="folder with tokenizer and chat template, no weights")
     parser.add_argument(
