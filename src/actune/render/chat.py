@@ -19,6 +19,7 @@ from actune.render.template import ChatTemplate
 from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, mark_control_tokens
 
 Arguments = Literal["dict", "string"]
+_KEPT = 1024
 Opening = Literal["", "blank", "empty-reasoning", "reasoning", "unknown"]
 
 # What a generation prompt may write after the header of an answer: a marker, or two with a word between them.
@@ -93,8 +94,12 @@ class ChatRenderer:
         self._arguments: Arguments = "dict"
         self._given: tuple[ToolSpec, ...] = ()  # tools of the probes about plain text
         self._call_ids = False
+        # What was made of messages and tools, by their identity: a row is rendered twice a turn. Forgotten by the row.
+        self._dicts: dict[tuple[int, bool], tuple[Message, dict[str, Any]]] = {}
+        self._specs: tuple[Sequence[ToolSpec], list[dict[str, Any]]] = ((), [])
         self.profile = self._probe()
         self._arguments = self.profile.arguments or "dict"
+        self._dicts.clear()
         self._call_ids = self.profile.call_ids
 
     def notices(self) -> list[str]:
@@ -130,8 +135,12 @@ class ChatRenderer:
             messages = fill_ids(messages)
         last = len(messages) if prompt else len(messages) - 1
         dicts = [self._message(m, history=index < last) for index, m in enumerate(messages)]
-        specs = [self._mark_all(tool.describe()) for tool in tools]
-        return template.render(dicts, tools=specs, prompt=prompt)
+        return template.render(dicts, tools=self._describe(tools), prompt=prompt)
+
+    def _describe(self, tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
+        if self._specs[0] is not tools:
+            self._specs = (tools, [self._mark_all(tool.describe()) for tool in tools])
+        return self._specs[1]
 
     def continue_prompt(
         self, messages: Sequence[Message], *, tools: Sequence[ToolSpec], prompt: str, rewritten: bool = True
@@ -166,6 +175,17 @@ class ChatRenderer:
             place = text.rfind(header, 0, place)
 
     def _message(self, message: Message, *, history: bool) -> dict[str, Any]:
+        key = (id(message), history and self._drop_reasoning)
+        kept = self._dicts.get(key)
+        if kept is not None and kept[0] is message:
+            return kept[1]
+        if len(self._dicts) >= _KEPT:
+            self._dicts.clear()
+        made = self._make_dict(message, history=history)
+        self._dicts[key] = (message, made)
+        return made
+
+    def _make_dict(self, message: Message, *, history: bool) -> dict[str, Any]:
         if message.role != "assistant":
             result: dict[str, Any] = {"role": message.role, "content": self.mark(message.content)}
             if message.tool_call_id is not None:
@@ -231,6 +251,7 @@ class ChatRenderer:
 
     def _probe_ids(self, user: Message, form: Arguments) -> bool:
         self._arguments = form
+        self._dicts.clear()
         messages = [user, Message(role="assistant", tool_calls=(replace(_CALL, id=None),))]
         try:
             self.render(messages, tools=[_TOOL], prompt=False)
@@ -323,6 +344,7 @@ class ChatRenderer:
         forms: tuple[Arguments, ...] = ("dict", "string")
         for form in forms:
             self._arguments = form
+            self._dicts.clear()
             try:
                 text = self.render([user, call], tools=[_TOOL], prompt=False)
             except (RenderError, DataError) as error:

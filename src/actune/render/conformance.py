@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from actune.core import react
@@ -55,16 +56,25 @@ def find_losses(
 def find_prompt_losses(conversation: Conversation, turns: Sequence[Turn], dialect: Dialect) -> Iterator[Loss]:
     """Yield what the prompts lack of the tools and of the messages before them."""
     native = dialect.name == "chat" or not conversation.tools
+    # Mostly everything is there as it is; only where that is not so, other ways to write it are looked for.
+    for quick in (True, False):
+        losses = list(_walk(conversation, turns, native=native, quick=quick))
+        if not losses:
+            return
+    yield from losses
+
+
+def _walk(conversation: Conversation, turns: Sequence[Turn], *, native: bool, quick: bool) -> Iterator[Loss]:
     prompt, shown = "", 0
     written: dict[int, str] = {}
     for turn in turns:
         before, prompt = prompt, strip_marks(turn.prompt)
         start = len(before) if before and prompt.startswith(before) else 0
         if not start:
-            yield from _tool_losses(conversation.tools, prompt)
+            yield from _tool_losses(conversation, prompt)
         # Where the prompt only grew, what it showed before is still there.
         indices = range(shown if start else 0, turn.index)
-        yield from _context_losses(conversation, indices, prompt, start, written, native=native)
+        yield from _context_losses(conversation, indices, prompt, start, written, native=native, quick=quick)
         shown = turn.index
         written[turn.index] = turn.completion
 
@@ -117,29 +127,100 @@ def _read_otherwise(where: str, found: tuple[str, str] | None, fault: DataError 
     return Loss(code=f"{kind}-ambiguous", field=f"{where}.{field}", message=message, fix=fix)
 
 
-def _tool_losses(tools: Sequence[ToolSpec], prompt: str) -> Iterator[Loss]:
-    for number, tool in enumerate(tools):
+def _tool_losses(conversation: Conversation, prompt: str) -> Iterator[Loss]:
+    if not conversation.tools:
+        return
+    asked = next((m.content for m in conversation.messages if m.role == "user" and m.content), "")
+    # Tools mostly stand before the first question, in a text that many rows share.
+    head = prompt[: max(prompt.find(asked), 0)] if asked else ""
+    words_of = _last_tools.words(conversation.tools)
+    for number, (tool, words) in enumerate(zip(conversation.tools, words_of, strict=True)):
         where = f"tools[{number}]"
-        if matching.find_word(prompt, tool.name) is None:
+        lacking = _find_lacking(words, head) if head else words
+        lacking = _find_lacking(lacking, prompt) if lacking else ()
+        if lacking and lacking[0] == tool.name:
             what = f"tool {tool.name!r} is not in the prompt"
             yield Loss(code="tool-lost", field=where, message=what, fix=_USE_REACT)
-            continue
-        lines = [line.strip() for line in tool.description.splitlines() if line.strip()]
-        properties = tool.parameters.get("properties")
-        names = list(properties) if isinstance(properties, Mapping) else []
-        lacking = [line for line in lines if matching.find_text(prompt, line) is None]
-        lacking += [name for name in names if matching.find_text(prompt, name) is None]
-        if lacking:
+        elif lacking:
             what = f"of tool {tool.name!r} the prompt lacks {_quote(lacking[0])}"
             yield Loss(code="tool-schema-lost", field=where, message=what, fix=_USE_REACT)
 
 
+class _LastTools:
+    """The words of the tools that were asked for last: rows of one file mostly have the same tools."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Sequence[ToolSpec], list[tuple[str, ...]]] = ((), [])
+
+    def words(self, tools: Sequence[ToolSpec]) -> list[tuple[str, ...]]:
+        """Return `_schema_words` of each tool."""
+        known, words = self._last
+        if known is not tools and known != tools:
+            words = [_schema_words(tool) for tool in tools]
+        self._last = (tools, words)
+        return words
+
+
+_last_tools = _LastTools()
+
+
+@lru_cache(maxsize=4096)
+def _find_lacking(words: tuple[str, ...], text: str) -> tuple[str, ...]:
+    return tuple(word for word in words if matching.find_text(text, word) is None)
+
+
+def _schema_words(tool: ToolSpec) -> tuple[str, ...]:
+    """Return what a prompt has to show of a tool: its name, and names, descriptions and choices of its parameters."""
+    return tuple(dict.fromkeys([tool.name, *_lines(tool.description), *_walk_schema(tool.parameters)]))
+
+
+def _walk_schema(schema: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    if not isinstance(schema, Mapping):
+        return
+    if isinstance(schema.get("description"), str):
+        yield from _lines(schema["description"])
+    if isinstance(schema.get("enum"), (list, tuple)):
+        yield from (value for value in schema["enum"] if isinstance(value, str) and value.strip())
+    for name, entry in _entries(schema):
+        yield name
+        yield from _walk_schema(entry)
+    for key in ("items", "additionalProperties"):
+        yield from _walk_schema(schema.get(key))
+    for key in ("anyOf", "oneOf", "allOf"):
+        options = schema.get(key)
+        for option in options if isinstance(options, (list, tuple)) else ():
+            yield from _walk_schema(option)
+
+
+def _entries(schema: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the properties of a schema; without `properties`, objects under other names are taken for some."""
+    for key in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(key), Mapping):
+            return [(name, entry) for name, entry in schema[key].items() if name]
+    if "type" in schema and schema["type"] != "object":
+        return []
+    other = ("items", "additionalProperties", "not", "if", "then", "else", "default", "const")
+    return [(name, entry) for name, entry in schema.items() if isinstance(entry, Mapping) and name not in other]
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def _context_losses(
-    conversation: Conversation, indices: range, prompt: str, start: int, written: Mapping[int, str], *, native: bool
+    conversation: Conversation,
+    indices: range,
+    prompt: str,
+    start: int,
+    written: Mapping[int, str],
+    *,
+    native: bool,
+    quick: bool,
 ) -> Iterator[Loss]:
     """Messages of a prompt, looked for one after the other; a system text may stand anywhere.
 
-    `written` are the completions before, which a history mostly repeats as they are.
+    `written` are the completions before, which a history mostly repeats as they are. `quick`: texts of users and tools
+    are looked for as they are only.
     """
     place = start
     for index in indices:
@@ -155,7 +236,8 @@ def _context_losses(
         elif not message.content.strip():
             continue
         else:
-            end = matching.find_value(prompt, message.content, 0 if message.role == "system" else place)
+            find = matching.find_plain if quick else matching.find_value
+            end = find(prompt, message.content, 0 if message.role == "system" else place)
             if end is None:
                 what = f"the {message.role} text {_quote(message.content)} is not in the prompt at its place"
                 yield Loss(code=_KINDS[message.role], field=f"messages[{index}].content", message=what, fix=_USE_REACT)

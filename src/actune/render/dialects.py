@@ -197,16 +197,25 @@ class ReactDialect:
         self.name: Style = "react" if language == "en" else "react_zh"
         self._renderer = renderer
         self._language: api_list.Language = language
+        self._last: tuple[Conversation, int, str] | None = None
 
     def prompt(self, conversation: Conversation, index: int) -> str:
         """Return the rendered history plus, inside a turn, the steps and observations so far."""
         start = turn_start(conversation.messages, index)
-        messages = self._history(conversation, start)
         steps = [self._marked(message) for message in conversation.messages[start:index]]
         inside = "".join(
             react.write_observation(step) if step.role == "tool" else react.write_step(step) for step in steps
         )
-        return self._renderer.render(messages, prompt=True) + inside
+        return self._before(conversation, start) + inside
+
+    def _before(self, conversation: Conversation, start: int) -> str:
+        """Return the rendered history before an assistant turn; the steps of one turn share it."""
+        last = self._last
+        if last is not None and last[0] is conversation and last[1] == start:
+            return last[2]
+        text = self._renderer.render(self._history(conversation, start), prompt=True)
+        self._last = (conversation, start, text)
+        return text
 
     def completion(self, conversation: Conversation, index: int, prompt: str) -> str:
         """Return the step up to the stop word `Observation:`, or the final answer with the turn's stop."""
@@ -248,9 +257,10 @@ class ReactDialect:
         own = ""
         if messages and messages[0].role == "system":
             own = messages.pop(0).content
-        system = api_list.write_system(own, conversation.tools, self._language)
         if conversation.system_source is not None and conversation.style == self.name:
             system = conversation.system_source
+        else:
+            system = api_list.write_system(own, conversation.tools, self._language)
         history = [Message(role="system", content=system)]
         group: list[Message] = []
         for message in [*messages, None]:

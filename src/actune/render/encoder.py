@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from actune.core.errors import DataError, RenderError
 from actune.core.losses import find_codes
@@ -21,10 +23,10 @@ DialectName = Literal["auto", "react", "react_zh", "chat"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedTurn:
-    """A turn in ids: `ids[:start]` is the prompt, the rest the completion, `weight` the loss weight of each token."""
+    """A turn in ids, a list or an array: `ids[:start]` is the prompt, the rest the completion, `weight` the loss weight of each token."""
 
     turn: Turn
-    ids: list[int]
+    ids: Sequence[int]
     start: int
     weight: float
 
@@ -103,7 +105,7 @@ class Encoder:
                 assistant message has weight.
             DataError: when a message cannot be written in the dialect.
         """
-        return merge_turns(self.encode_turns(conversation), conversation.source)
+        return merge_turns(self.encode_row(conversation).turns, conversation.source)
 
     def encode_turns(self, conversation: Conversation) -> list[EncodedTurn]:
         """Return every turn in ids, after the check for losses.
@@ -111,7 +113,7 @@ class Encoder:
         Raises:
             RenderError, DataError: as `encode`.
         """
-        return self.encode_row(conversation).turns
+        return [replace(turn, ids=list(turn.ids)) for turn in self.encode_row(conversation).turns]
 
     def encode_row(self, conversation: Conversation) -> EncodedRow:
         """Return every turn in ids, and the losses that were allowed.
@@ -129,7 +131,14 @@ class Encoder:
         for turn in turns:
             message = conversation.messages[turn.index]
             weight = message.weight if message.train else 0.0
-            ids, start = self._encode_pair(turn)
+            ids, start = self.renderer.tokenizer.encode_turn(turn.prompt, turn.completion)
+            if not start:
+                raise DataError(
+                    "the prompt of an assistant message is empty: nothing stands before its first token",
+                    code="prompt-empty",
+                    field=f"messages[{turn.index}]",
+                    fix="begin the row with a user message",
+                )
             encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight))
         return EncodedRow(turns=encoded, allowed=losses)
 
@@ -147,26 +156,6 @@ class Encoder:
         """Return whether a loss does not stop a row."""
         return loss.code in self._allowed
 
-    def _encode_pair(self, turn: Turn) -> tuple[list[int], int]:
-        """Return (prompt ids + completion ids, where the completion begins).
-
-        The prompt's ids are those of its whole text, as inference sends them. The completion's are what tokenising
-        prompt + completion adds, or, where that would change the prompt's last token, those of its own text.
-        """
-        tokenizer = self.renderer.tokenizer
-        prompt = tokenizer.encode(turn.prompt)
-        both = tokenizer.encode(turn.prompt + turn.completion)
-        if both[: len(prompt)] != prompt:
-            both = prompt + tokenizer.encode_after(turn.completion)
-        if not prompt:
-            raise DataError(
-                "the prompt of an assistant message is empty: nothing stands before its first token",
-                code="prompt-empty",
-                field=f"messages[{turn.index}]",
-                fix="begin the row with a user message",
-            )
-        return both, len(prompt)
-
 
 def merge_turns(turns: Sequence[EncodedTurn], source: Source) -> TokenTree:
     """Return the token tree of a row's turns.
@@ -175,10 +164,12 @@ def merge_turns(turns: Sequence[EncodedTurn], source: Source) -> TokenTree:
         RenderError: code `nothing-trained` when no turn has a weight.
     """
     sequences = [
-        TrainingSequence(ids=turn.ids, start=turn.start, weights=[turn.weight] * (len(turn.ids) - turn.start))
+        TrainingSequence(
+            ids=turn.ids, start=turn.start, weights=np.full(len(turn.ids) - turn.start, turn.weight, dtype=np.float32)
+        )
         for turn in turns
     ]
-    if not any(weight > 0 for sequence in sequences for weight in sequence.weights):
+    if not any(turn.weight > 0 and len(turn.ids) > turn.start for turn in turns):
         raise RenderError(
             "no token of this row is trained: it has no assistant message with a weight above 0",
             code="nothing-trained",

@@ -28,6 +28,15 @@ def find_text(text: str, part: str, start: int = 0) -> int | None:
     return end
 
 
+def find_plain(text: str, content: str, start: int = 0) -> int | None:
+    """As `find_text`, the part without blanks around it and as it is."""
+    part = content.strip()
+    if len(part) <= _SHORT:
+        return find_word(text, part, start)
+    place = text.find(part, start)
+    return None if place < 0 else place + len(part)
+
+
 def find_word(text: str, part: str, start: int = 0) -> int | None:
     """As `find_text`, not inside a longer word or number."""
     ends = [end for form in _forms(part) if (end := _find_alone(text, form, start)) is not None]
