@@ -12,6 +12,7 @@ from typing import Any
 from actune.core import react
 from actune.core.errors import DataError
 from actune.core.losses import name_of
+from actune.core.schema import find_properties
 from actune.core.types import Conversation, Message, ToolSpec
 from actune.render import matching
 from actune.render.dialects import Dialect, Turn
@@ -181,26 +182,20 @@ def _walk_schema(schema: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
         yield from _lines(schema["description"])
     if isinstance(schema.get("enum"), (list, tuple)):
         yield from (value for value in schema["enum"] if isinstance(value, str) and value.strip())
-    for name, entry in _entries(schema):
-        yield name
+    for name, entry in find_properties(schema).items():
+        if name:
+            yield name
         yield from _walk_schema(entry)
+    for key in ("$defs", "definitions"):
+        entries = schema.get(key)
+        for entry in entries.values() if isinstance(entries, Mapping) else ():
+            yield from _walk_schema(entry)
     for key in ("items", "additionalProperties"):
         yield from _walk_schema(schema.get(key))
     for key in ("anyOf", "oneOf", "allOf"):
         options = schema.get(key)
         for option in options if isinstance(options, (list, tuple)) else ():
             yield from _walk_schema(option)
-
-
-def _entries(schema: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the properties of a schema; without `properties`, objects under other names are taken for some."""
-    for key in ("properties", "$defs", "definitions"):
-        if isinstance(schema.get(key), Mapping):
-            return [(name, entry) for name, entry in schema[key].items() if name]
-    if "type" in schema and schema["type"] != "object":
-        return []
-    other = ("items", "additionalProperties", "not", "if", "then", "else", "default", "const")
-    return [(name, entry) for name, entry in schema.items() if isinstance(entry, Mapping) and name not in other]
 
 
 def _lines(text: str) -> list[str]:

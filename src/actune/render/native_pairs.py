@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from actune.core.schema import find_properties, find_types
 from actune.core.types import ToolCall, ToolSpec
 from actune.core.values import read_value
 from actune.render.native_calls import NAME_LIMIT, Tail, compile_literal, join_names, unreadable
@@ -127,7 +128,7 @@ class _Reader:
         self._form = form
         self._text = text
         self._length = len(text.rstrip())
-        self._schemas = {tool.name: tool.parameters for tool in tools}
+        self._schemas = {tool.name: find_properties(tool.parameters) for tool in tools}
 
     def find_name(self, at: int) -> tuple[str, Next, int] | None:
         """Return the name at a place, what comes next and where."""
@@ -159,7 +160,7 @@ class _Reader:
         Raises:
             DataError: it has no end, or is no value where strings are quoted.
         """
-        types = _types(self._properties(name).get(key))
+        types = find_types(self._properties(name).get(key))
         first: tuple[str, Next, int] | None = None
         for count, (end, following, after) in enumerate(self._find_ends(at, name, kind)):
             raw = self._text[at:end]
@@ -198,31 +199,12 @@ class _Reader:
         return not self._form.final or at >= self._length
 
     def _properties(self, name: str) -> Mapping[str, Any]:
-        properties = self._schemas.get(name, {}).get("properties")
-        return properties if isinstance(properties, Mapping) else {}
+        return self._schemas.get(name, {})
 
     def _read_literal(self, raw: str) -> Any:  # noqa: ANN401 - any JSON value
         text = raw.strip()
         value = read_value(text) if self._form.quote is None else read_quoted(text, self._form.quote)
         return _UNREAD if value is None and text not in ("null", "None") else value
-
-
-def _types(schema: Any) -> frozenset[str]:  # noqa: ANN401 - any JSON
-    """Return the types that a schema names."""
-    if not isinstance(schema, Mapping):
-        return frozenset()
-    kinds = schema.get("type")
-    found = {kind for kind in (kinds if isinstance(kinds, (list, tuple)) else [kinds]) if isinstance(kind, str)}
-    for options in (schema.get("anyOf"), schema.get("oneOf")):
-        if isinstance(options, (list, tuple)):
-            for option in options:
-                found |= _types(option)
-    values = schema.get("enum")
-    if not found and isinstance(values, (list, tuple)) and values and all(isinstance(value, str) for value in values):
-        found.add("string")
-    if schema.get("nullable") is True:
-        found.add("null")
-    return frozenset(found)
 
 
 _WORDS = {"None": "null", "True": "true", "False": "false"}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actune.core.schema import find_properties
 from actune.core.types import Message, ToolCall, ToolSpec
 
 
@@ -49,8 +50,7 @@ def same_arguments(read: ToolCall, want: ToolCall, tools: Sequence[ToolSpec]) ->
 
 def allows_null(schema: Mapping[str, Any], key: str) -> bool:
     """Return whether a JSON Schema allows null for one of its properties; one that says nothing of its type does."""
-    properties = schema.get("properties")
-    entry = properties.get(key) if isinstance(properties, Mapping) else None
+    entry = find_properties(schema).get(key)
     return isinstance(entry, Mapping) and _takes_null(entry)
 
 
