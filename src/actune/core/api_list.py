@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actune.core.errors import DataError
+from actune.core.schema import find_properties
 from actune.core.types import ToolSpec
 from actune.core.values import read_literal
 
@@ -232,15 +233,15 @@ def schema_of_list(listed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def list_parameters(schema: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return a JSON Schema as the reference's flat list, in the order name, description, required, then the rest."""
-    properties = schema.get("properties")
-    if not isinstance(properties, Mapping):
-        return ()
+    """Return a JSON Schema as the reference's flat list, in the order name, description, required, then the rest.
+
+    What an entry says under a key that the list uses itself (an object's own `required`) stands under `schema`.
+    """
     required = schema.get("required")
     names = required if isinstance(required, (list, tuple)) else ()
     listed = []
-    for name, entry in properties.items():
+    for name, entry in find_properties(schema).items():
         rest = dict(entry) if isinstance(entry, Mapping) else {}
         head = {"name": name, "description": rest.pop("description", ""), "required": str(name in names)}
-        listed.append(head | rest)
+        listed.append(head | ({"schema": rest} if rest.keys() & {"name", "required", "schema"} else rest))
     return tuple(listed)
