@@ -49,7 +49,8 @@ class Profile:
     that it refuses calls without an id.
 
     A generation prompt is `header`, which every answer of the history has as well, and perhaps `opening`, which an answer
-    without reasoning has not: blanks, an empty reasoning block, the beginning of one (`reasoning`), or something else.
+    without reasoning has not: blanks, an empty reasoning block, the beginning of one (`reasoning`), or something else. Of
+    reasoning that the prompt begins, `closing` is what ends it.
     """
 
     answer_end: str
@@ -63,6 +64,7 @@ class Profile:
     header: str = ""
     opening: str = ""
     opens: Opening = ""
+    closing: str = ""
 
 
 class ChatRenderer:
@@ -167,12 +169,13 @@ class ChatRenderer:
         if profile.opens == "unknown" or (profile.opens == "empty-reasoning" and reasons):
             return
         before = prompt.removesuffix(profile.opening)
-        if text.startswith(before):
-            yield text[len(before) :], False
-        place = text.rfind(header) if rewritten else -1
-        while place >= 0:
-            yield text[place + len(header) :], False
-            place = text.rfind(header, 0, place)
+        places = [len(before)] if text.startswith(before) else []
+        if rewritten:
+            places += [found.end() for found in re.finditer(re.escape(header), text)][::-1]
+        for place in places:
+            # Where the prompt begins reasoning, an answer without any has to end it.
+            if reasons or text[place:].lstrip().startswith(profile.closing):
+                yield text[place:], False
 
     def _message(self, message: Message, *, history: bool) -> dict[str, Any]:
         key = (id(message), history and self._drop_reasoning)
@@ -234,7 +237,7 @@ class ChatRenderer:
             )
         ending = self._find_ending(user, answer, text)
         arguments, tools, call_stop, reason = self._probe_tools(user, ending)
-        header, opening, opens = self._probe_opening(user)
+        header, opening, opens, closing = self._probe_opening(user)
         return Profile(
             answer_end=ending.text,
             stops=tuple(dict.fromkeys([ending.stop, call_stop] if call_stop else [ending.stop])),
@@ -247,6 +250,7 @@ class ChatRenderer:
             header=header,
             opening=opening,
             opens=opens,
+            closing=closing,
         )
 
     def _probe_ids(self, user: Message, form: Arguments) -> bool:
@@ -259,35 +263,37 @@ class ChatRenderer:
             return True
         return False
 
-    def _probe_opening(self, user: Message) -> tuple[str, str, Opening]:
-        """Return what a generation prompt and the answers of a history begin with, and what only the former writes."""
+    def _probe_opening(self, user: Message) -> tuple[str, str, Opening, str]:
+        """Return `header`, `opening`, `opens` and `closing` of the profile."""
         base = self.render([user], tools=self._given, prompt=False)
         prompt = self.render([user], tools=self._given, prompt=True)
         if not prompt.startswith(base):
-            return "", "", ""
+            return "", "", "", ""
         added = prompt[len(base) :]
         texts = []
         for content in (_ANSWER, "Other words", "42"):
             messages = [user, Message(role="assistant", content=content)]
             text = self.render(messages, tools=self._given, prompt=False)
             if not text.startswith(base):
-                return added, "", ""
+                return added, "", "", ""
             texts.append(text[len(base) :])
         header = _common_prefix(added, *texts)
         if header == added:
-            return added, "", ""
+            return added, "", "", ""
         header = _CUT_MARKER.sub("", header)  # two markers may begin with the same letters
         opening = added[len(header) :]
         if not opening.strip():
-            return header, opening, "blank"
+            return header, opening, "blank", ""
         if _EMPTY.fullmatch(opening):
-            return header, opening, "empty-reasoning"
+            return header, opening, "empty-reasoning", ""
         thinking = [user, Message(role="assistant", content=_ANSWER, reasoning=_SYSTEM)]
         with contextlib.suppress(RenderError):
             text = self.render(thinking, tools=self._given, prompt=False)
-            if _OPENED.fullmatch(opening) and text.startswith(prompt) and _SYSTEM in text[len(prompt) :]:
-                return header, opening, "reasoning"
-        return header, opening, "unknown"
+            _, thought, rest = text[len(prompt) :].partition(_SYSTEM)
+            closing = rest.partition(_ANSWER)[0].strip()
+            if _OPENED.fullmatch(opening) and text.startswith(prompt) and thought and closing:
+                return header, opening, "reasoning", closing
+        return header, opening, "unknown", ""
 
     def _header(self, user: Message) -> str:
         """Return what the generation prompt adds, "" when the template ignores it."""

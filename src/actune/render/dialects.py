@@ -179,7 +179,8 @@ class ChatDialect:
         message, tools = conversation.messages[index], conversation.tools
         stop = max((s for s in self._renderer.profile.stops if completion.endswith(s)), key=len, default="")
         text = completion.removesuffix(stop)
-        acts = bool(tools) or bool(message.tool_calls)
+        # Where calls cannot be read at all, an answer is no call because it names a tool.
+        acts = bool(message.tool_calls) or (bool(tools) and self.format.form is not None)
         read = self.format.parse(text, tools) if acts else self.format.parse_plain(text)
         found = find_difference(read, message, tools)
         if found is not None and read.reasoning and read.content and not message.reasoning:
