@@ -269,6 +269,8 @@ class ChatRenderer:
         prompt = self.render([user], tools=self._given, prompt=True)
         if not prompt.startswith(base):
             return "", "", "", ""
+        if prompt == base:  # the header of an answer stands there in any case
+            base = prompt[: prompt.rfind(_USER) + len(_USER)]
         added = prompt[len(base) :]
         texts = []
         for content in (_ANSWER, "Other words", "42"):
