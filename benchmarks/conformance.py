@@ -1,6 +1,7 @@
 """Every template x every conversation: is each turn exactly what `apply_chat_template` asks for, or refused with a reason?
 
     python benchmarks/conformance.py --tokenizer DIR --templates DIR [--own DIR ...] [--markdown OUT] [--json OUT]
+    python benchmarks/conformance.py --tokenizer DIR --templates DIR --data FILE ... [--dialect chat]
 
 The judge knows nothing of actune's renderer: prompt and target of each assistant turn come from
 `tokenizer.apply_chat_template` alone (arguments as dicts, as JSON text where that shows them better), and every word of
@@ -30,9 +31,10 @@ from transformers import AutoTokenizer
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Source
+from actune.data.sources import load_conversations
 from actune.formats import registry
 from actune.render.chat import ChatRenderer
-from actune.render.encoder import Encoder
+from actune.render.encoder import DialectName, Encoder
 from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates
 
 LOST = frozenset({
@@ -279,6 +281,23 @@ def judge_case(name: str, text: TextTokenizer, templates: ChatTemplates, fast: A
     return case
 
 
+def check_data(renderer: ChatRenderer, files: list[str], dialect: DialectName) -> str:
+    """Return what is refused of real rows: by file the share that is written, and the codes."""
+    encoder = Encoder(renderer, dialect=dialect)
+    parts = []
+    for file in files:
+        rows_of = load_conversations(file, format_name=None, seed=0).conversations
+        codes: Counter[str] = Counter()
+        for row in rows_of:
+            try:
+                encoder.encode(row)
+            except (DataError, RenderError) as error:
+                codes[str(error.code)] += 1
+        shown = "".join(f", {code} {count}" for code, count in codes.most_common())
+        parts.append(f"{Path(file).name} {len(rows_of) - codes.total()}/{len(rows_of)}{shown}")
+    return "; ".join(parts)
+
+
 def write_markdown(cases: list[Case]) -> str:
     lines = [
         "| template | tokenizer | turns | exact | cannot express | refused for another reason |",
@@ -300,9 +319,20 @@ def main() -> int:
         "--own", type=Path, nargs="*", default=[], help="tokenizer folders judged with their own template"
     )
     parser.add_argument("--only", default="", help="templates whose name contains this")
+    parser.add_argument("--data", nargs="*", default=[], help="real rows: say what each template refuses of them instead")
+    parser.add_argument("--dialect", default="auto", choices=["auto", "react", "react_zh", "chat"], help="of --data")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.data:
+        text = TextTokenizer.from_folder(options.tokenizer)
+        for file in sorted(options.templates.glob("*.jinja")):
+            if options.only in file.name:
+                template = file.read_text(encoding="utf-8")
+                with contextlib.suppress(RenderError):
+                    renderer = ChatRenderer(text, ChatTemplates(plain=template, tools=template, origin=file.name))
+                    print(f"{file.stem}: {check_data(renderer, options.data, options.dialect)}", flush=True)
+        return 0
     cases: list[Case] = []
     if options.tokenizer and options.templates:
         fast, text = AutoTokenizer.from_pretrained(options.tokenizer), TextTokenizer.from_folder(options.tokenizer)

@@ -281,8 +281,13 @@ def _replace_filter(guard: Guard, other: Callable[..., Value]) -> Callable[..., 
     return run
 
 
+_KEPT_TEXTS, _KEPT_CHARACTERS = 128, 1 << 15
+
+
 def _tojson(guard: Guard) -> Callable[..., Value]:
     encode = json.JSONEncoder(ensure_ascii=False).encode
+    # A row's tools are written again for every turn, from the same objects, which no template can change.
+    written: dict[int, tuple[Value, str]] = {}
 
     @pass_context
     def run(
@@ -294,10 +299,20 @@ def _tojson(guard: Guard) -> Callable[..., Value]:
         sort_keys: bool = False,
     ) -> str:
         # Jinja's own filter escapes HTML, which no chat template wants.
+        plain = indent is None and separators is None and not (ensure_ascii or sort_keys)
+        known = written.get(id(value)) if plain else None
+        if known is not None and known[0] is value:
+            guard.spend(len(known[1]) >> 4)
+            return guard.made(known[1])
         size, count, depth = guard.measure(value)
-        if indent is None and separators is None and not (ensure_ascii or sort_keys):
+        if plain:
             guard.room(size if size < SMALL else 6 * size)
-            return guard.made(encode(value))
+            text = encode(value)
+            if type(value) in (dict, list) and len(text) < _KEPT_CHARACTERS:
+                if len(written) >= _KEPT_TEXTS:
+                    written.clear()
+                written[id(value)] = (value, text)
+            return guard.made(text)
         step = max(indent, 0) if isinstance(indent, int) else guard.weigh(indent)
         guard.room(12 * size + count * (depth * step + 2 * guard.weigh(separators)))
         guard.spend(0 if indent is None else 500 * count)  # with an indent, Python writes the text, not C
@@ -392,7 +407,7 @@ def _bounded_test(guard: Guard, name: str, do: Callable[..., Value]) -> Callable
         if name == "in" and args:
             return guard.contains(context, value, *args)
         for one in (value, *args):
-            if type(one) not in SCALARS:
+            if type(one) not in SCALARS and not (type(one) is str and len(one) < SMALL):
                 guard.weigh(one)
         if name in ("even", "odd", "divisibleby") and isinstance(value, str | bytes):
             raise TypeError(f"{name} takes a number, not text")  # `%` would format it

@@ -134,6 +134,9 @@ def _tool_losses(conversation: Conversation, prompt: str) -> Iterator[Loss]:
     asked = next((m.content for m in conversation.messages if m.role == "user" and m.content), "")
     # Tools mostly stand before the first question, in a text that many rows share.
     head = prompt[: max(prompt.find(asked), 0)] if asked else ""
+    # Most templates write a tool as the JSON that they are given.
+    if all(json.dumps(tool.describe()["function"], ensure_ascii=False) in prompt for tool in conversation.tools):
+        return
     words_of = _last_tools.words(conversation.tools)
     for number, (tool, words) in enumerate(zip(conversation.tools, words_of, strict=True)):
         where = f"tools[{number}]"

@@ -25,6 +25,7 @@ from actune.render.budget import INTEGER_BITS, SCALARS, SMALL, Budget, SafeNames
 Value = Any
 # Methods of a dict that return what it holds.
 _READS = frozenset(("get", "items", "keys", "values", "copy"))
+_DICT_NAMES, _TEXT_NAMES = frozenset(dir(dict)), frozenset(dir(str))
 _LOOP_FIELDS = frozenset(
     ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem", "nextitem")
 )
@@ -126,8 +127,14 @@ class Guard(Budget):
         """Return `obj[key]`."""
         kind = type(key)
         if kind is str:
-            if type(obj) is dict and key in obj:
-                return obj[key]
+            holder = type(obj)
+            if holder is dict:
+                if key in obj:
+                    return obj[key]
+                if key not in _DICT_NAMES:
+                    return context.environment.undefined(obj=obj, name=key)
+            elif holder is str and key not in _TEXT_NAMES:
+                return context.environment.undefined(obj=obj, name=key)
         elif kind is int:
             if type(obj) is list and -len(obj) <= key < len(obj):
                 return obj[key]
