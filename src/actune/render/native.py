@@ -170,6 +170,7 @@ def learn_format(renderer: ChatRenderer) -> NativeFormat:
 
 def _try(known: NativeFormat, renderer: ChatRenderer) -> str | None:
     """Return what does not come back of the probes that the template shows in full; None if all do."""
+    calls = 0
     for probe in native_probe.trials(renderer):
         try:
             read = known.parse(probe.text, probe.tools)
@@ -178,7 +179,8 @@ def _try(known: NativeFormat, renderer: ChatRenderer) -> str | None:
         fault = _compare(probe, read)
         if fault is not None:
             return f"an answer of the chat template is read back changed: {fault}"
-    return None
+        calls += len(read.tool_calls)
+    return None if calls else "the chat template writes none of the calls that it was tried with"
 
 
 def _compare(probe: Probe, read: Message) -> str | None:
