@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actune.core.errors import ActuneError, DataError
+from actune.core.errors import ActuneError, ConfigError, DataError
 from actune.core.types import ToolCall
-from actune.core.values import read_literal, read_value
+from actune.core.values import read_literal, read_value, read_variables
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -70,3 +70,16 @@ def test_errors_survive_pickling(kind: type[ActuneError]):
 
 def _places(kind: type[ActuneError]) -> dict[str, str]:
     return {"code": "c", "field": "f"} if kind.__name__ in ("DataError", "RenderError") else {}
+
+
+def test_variables_of_a_template_are_json_or_text():
+    given = ["enable_thinking=false", "level=3", "name=Ada Lovelace", 'more={"a": [1]}', "empty=", "sum=a=b"]
+    assert read_variables(given) == {
+        "enable_thinking": False, "level": 3, "name": "Ada Lovelace", "more": {"a": [1]}, "empty": "", "sum": "a=b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ["enable_thinking", "=1", "a b=1", "messages=[]", "tools=1"])
+def test_variables_that_are_none_are_refused(pair: str):
+    with pytest.raises(ConfigError, match="template_variables"):
+        read_variables([pair])
