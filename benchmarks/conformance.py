@@ -255,7 +255,7 @@ def judge_rewritten(completion: str, prompt: str, full: str, message: Row, stops
     return "" if last and last in prompt[-80:] else f"the target stands behind {head[-40:]!r}"
 
 
-def judge_case(name: str, text: TextTokenizer, templates: ChatTemplates, fast: Any, own: bool) -> Case:
+def judge_case(name: str, text: TextTokenizer, templates: ChatTemplates, fast: Any) -> Case:
     """Put every conversation to one template."""
     case = Case(name, text.folder.name if text.folder is not None else "")
     everything = rows()
@@ -319,31 +319,57 @@ def main() -> int:
         "--own", type=Path, nargs="*", default=[], help="tokenizer folders judged with their own template"
     )
     parser.add_argument("--only", default="", help="templates whose name contains this")
-    parser.add_argument("--data", nargs="*", default=[], help="real rows: say what each template refuses of them instead")
+    parser.add_argument(
+        "--data", nargs="*", default=[], help="real rows: say what each template refuses of them instead"
+    )
     parser.add_argument("--dialect", default="auto", choices=["auto", "react", "react_zh", "chat"], help="of --data")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.data:
-        text = TextTokenizer.from_folder(options.tokenizer)
-        for file in sorted(options.templates.glob("*.jinja")):
-            if options.only in file.name:
-                template = file.read_text(encoding="utf-8")
-                with contextlib.suppress(RenderError):
-                    renderer = ChatRenderer(text, ChatTemplates(plain=template, tools=template, origin=file.name))
-                    print(f"{file.stem}: {check_data(renderer, options.data, options.dialect)}", flush=True)
+        for name, renderer in find_renderers(options.tokenizer, options.templates, options.only):
+            print(f"{name}: {check_data(renderer, options.data, options.dialect)}", flush=True)
         return 0
     cases: list[Case] = []
     if options.tokenizer and options.templates:
-        fast, text = AutoTokenizer.from_pretrained(options.tokenizer), TextTokenizer.from_folder(options.tokenizer)
-        for file in sorted(options.templates.glob("*.jinja")):
-            if options.only in file.name:
-                template = file.read_text(encoding="utf-8")
-                templates = ChatTemplates(plain=template, tools=template, origin=file.name)
-                cases.append(judge_case(file.stem, text, templates, fast, own=False))
-    for folder in options.own:
+        cases += judge_templates(options.tokenizer, options.templates, options.only)
+    cases += judge_own(options.own)
+    return report(cases, options.markdown, options.json)
+
+
+def find_templates(folder: Path, only: str) -> Iterator[tuple[str, ChatTemplates]]:
+    """Yield the templates of a folder whose name contains a text."""
+    for file in sorted(folder.glob("*.jinja")):
+        if only in file.name:
+            template = file.read_text(encoding="utf-8")
+            yield file.stem, ChatTemplates(plain=template, tools=template, origin=file.name)
+
+
+def find_renderers(tokenizer: Path, folder: Path, only: str) -> Iterator[tuple[str, ChatRenderer]]:
+    """Yield a renderer of each template that can be used at all."""
+    text = TextTokenizer.from_folder(tokenizer)
+    for name, templates in find_templates(folder, only):
+        with contextlib.suppress(RenderError):
+            yield name, ChatRenderer(text, templates)
+
+
+def judge_templates(tokenizer: Path, folder: Path, only: str) -> list[Case]:
+    """Judge the templates of a folder with one tokenizer."""
+    fast, text = AutoTokenizer.from_pretrained(tokenizer), TextTokenizer.from_folder(tokenizer)
+    return [judge_case(name, text, templates, fast) for name, templates in find_templates(folder, only)]
+
+
+def judge_own(folders: Sequence[Path]) -> list[Case]:
+    """Judge tokenizer folders with their own templates."""
+    cases = []
+    for folder in folders:
         fast, text = AutoTokenizer.from_pretrained(folder), TextTokenizer.from_folder(folder)
-        cases.append(judge_case("its own", text, load_templates(folder, text), fast, own=True))
+        cases.append(judge_case("its own", text, load_templates(folder, text), fast))
+    return cases
+
+
+def report(cases: list[Case], markdown: Path | None, details: Path | None) -> int:
+    """Print and write what was found; returns the exit code."""
     total: Counter[str] = Counter()
     by_title: dict[str, Counter[str]] = defaultdict(Counter)
     for case in cases:
@@ -355,10 +381,10 @@ def main() -> int:
     for title, outcomes in by_title.items():
         sys.stdout.write(f"{title}: " + ", ".join(f"{name} {count}" for name, count in outcomes.most_common()) + "\n")
     sys.stdout.write(f"{len(cases)} templates: {dict(total)}\n")
-    if options.markdown:
-        options.markdown.write_text(write_markdown(cases), encoding="utf-8")
-    if options.json:
-        options.json.write_text(
+    if markdown:
+        markdown.write_text(write_markdown(cases), encoding="utf-8")
+    if details:
+        details.write_text(
             json.dumps({c.name + " " + c.tokenizer: c.detail for c in cases}, indent=1), encoding="utf-8"
         )
     return 1 if total["wrong"] else 0

@@ -92,6 +92,13 @@ class TextTokenizer:
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
+            if "Merges text file invalid" in str(error):
+                raise ModelError(
+                    f"{path} cannot be read: its merges are texts, one of them holds blanks, and newer versions of "
+                    f"tokenizers cannot tell its two parts: {error}",
+                    fix='write model.merges as pairs (["a", "b"] for "a b") and leave out those with more than one blank, '
+                    "or take a newer tokenizer.json of this model",
+                ) from error
             raise ModelError(
                 f"{path} cannot be read: {error}", fix="save the tokenizer again with transformers"
             ) from error
