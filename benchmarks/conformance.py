@@ -29,13 +29,14 @@ from typing import Any
 from conversations import Row, rows
 from transformers import AutoTokenizer
 
+from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Source
 from actune.data.sources import load_conversations
 from actune.formats import registry
 from actune.render.chat import ChatRenderer
 from actune.render.encoder import DialectName, Encoder
-from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates
+from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, strip_marks
 
 LOST = frozenset({
     "tool-lost", "tool-schema-lost", "calls-lost", "call-lost", "arguments-lost", "arguments-escaped", "reasoning-lost",
@@ -55,6 +56,7 @@ class Case:
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     detail: dict[str, str] = field(default_factory=dict)
+    react: dict[str, str] = field(default_factory=dict)
 
 
 class Judge:
@@ -255,6 +257,49 @@ def judge_rewritten(completion: str, prompt: str, full: str, message: Row, stops
     return "" if last and last in prompt[-80:] else f"the target stands behind {head[-40:]!r}"
 
 
+def judge_react(encoder: Encoder, judge: Judge, conversation: Conversation) -> str:
+    """Return `exact`, `refused CODE` or what is wrong of a row in ReAct text.
+
+    The chat of a prompt is plain: the API list in the system text, each finished turn of the assistant one text, the
+    steps of the turn that goes on behind the generation prompt. A template without system texts has it in the question.
+    """
+    try:
+        turns = encoder.encode_turns(conversation)
+    except (DataError, RenderError) as error:
+        return f"refused {error.code}"
+    ending = encoder.renderer.profile.answer_end
+    system = api_list.write_system("", conversation.tools, "en")
+    for turn in turns:
+        chat: list[Row] = [{"role": "system", "content": system}]
+        inside: list[str] = []
+        for message in conversation.messages[: turn.turn.index]:
+            if message.role == "assistant":
+                inside.append(react.write_step(message))
+            elif message.role == "tool":
+                inside.append(f" {message.content}\n")
+            elif message.role == "system":
+                chat[0]["content"] = f"{message.content}\n\n{system}"
+            else:
+                chat += [{"role": "assistant", "content": "".join(inside)}] if inside else []
+                chat, inside = [*chat, {"role": "user", "content": message.content}], []
+        folded = [{"role": "user", "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}, *chat[2:]]
+        prompts = []
+        for messages in (chat, folded):
+            with contextlib.suppress(Exception):  # a template may refuse a system text in any way
+                text = judge.render({"messages": messages}, len(messages), prompt=True, form="dict")
+                prompts += [text] if chat[0]["content"] in text or messages is folded else []
+        if not prompts or strip_marks(turn.turn.prompt) != prompts[0] + "".join(inside):
+            return f"WRONG: turn {turn.turn.index}: the prompt"
+        step = conversation.messages[turn.turn.index]
+        target = react.write_step(step) + ("" if step.tool_calls else ending)
+        whole, alone = judge.ids(turn.turn.prompt + target), judge.ids(turn.turn.prompt)
+        differs_in_ids = whole[: len(alone)] == alone and turn.ids[turn.start :] != whole[len(alone) :]
+        marked = strip_marks(turn.turn.prompt) != turn.turn.prompt
+        if turn.turn.completion != target or (differs_in_ids and not marked):
+            return f"WRONG: turn {turn.turn.index}: the target"
+    return "exact"
+
+
 def judge_case(name: str, text: TextTokenizer, templates: ChatTemplates, fast: Any) -> Case:
     """Put every conversation to one template."""
     case = Case(name, text.folder.name if text.folder is not None else "")
@@ -265,11 +310,14 @@ def judge_case(name: str, text: TextTokenizer, templates: ChatTemplates, fast: A
     except RenderError as error:
         case.refused[f"template: {error.code}"] = case.turns
         return case
-    encoder = Encoder(renderer, dialect="chat")
+    encoder, in_react = Encoder(renderer, dialect="chat"), Encoder(renderer, dialect="react")
     for title, row in everything.items():
         count = sum(m["role"] == "assistant" for m in row["messages"])
         conversation = registry.get("openai").read(row, Source(file="conversations", line=1))
         judge = Judge(fast, templates.tools if row.get("tools") else templates.plain)
+        if row.get("tools"):
+            plain = Judge(fast, templates.plain)
+            case.react[title] = judge_react(in_react, plain, conversation)
         outcome = judge_row(encoder, judge, conversation, row)
         case.detail[title] = outcome
         if outcome == "exact":
@@ -378,6 +426,13 @@ def report(cases: list[Case], markdown: Path | None, details: Path | None) -> in
             by_title[title][outcome.split(":", 1)[0]] += 1
         for line in case.wrong:
             sys.stdout.write(f"{case.name} ({case.tokenizer}): {line}\n")
+        for title, outcome in case.react.items():
+            if outcome.startswith("WRONG"):
+                case.wrong.append(title)
+                total["wrong"] += 1
+                sys.stdout.write(f"{case.name} ({case.tokenizer}), ReAct: {title}: {outcome}\n")
+    outcomes_in_react = Counter(outcome for case in cases for outcome in case.react.values())
+    sys.stdout.write(f"rows in ReAct text: {dict(outcomes_in_react)}\n")
     for title, outcomes in by_title.items():
         sys.stdout.write(f"{title}: " + ", ".join(f"{name} {count}" for name, count in outcomes.most_common()) + "\n")
     sys.stdout.write(f"{len(cases)} templates: {dict(total)}\n")
