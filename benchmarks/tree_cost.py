@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 from actune.core.types import Source
 from actune.formats import registry
 from actune.render.encoder import Encoder
+from actune.render.tokenizer import strip_marks
 
 
 def main() -> int:
@@ -48,7 +49,8 @@ def main() -> int:
                 turns = sum(message["role"] == "assistant" for message in row["messages"])
                 if branches:
                     branching.append((len(tree) / once, branches, turns, f"{name}: {title}"))
-                elif plain:  # turn markers are tokens, and the prompt writes nothing that answers lack
+                elif plain and text.startswith(strip_marks(encoder.encode_turns(conversation)[-1].turn.prompt)):
+                    # Turn markers are tokens, and the prompt has nothing that the whole text lacks.
                     lines.append((len(tree) / once, f"{name}: {title}"))
     lines.sort(reverse=True)
     branching.sort(reverse=True)
