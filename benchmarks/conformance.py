@@ -70,9 +70,9 @@ class Judge:
         """Return the text as it is without neutralised control tokens."""
         return self._apply(row, count, form, add_generation_prompt=prompt, tokenize=False)
 
-    def prompt_ids(self, row: Row, count: int, *, form: str) -> list[int]:
+    def prompt_ids(self, row: Row, count: int, *, form: str, prompt: bool = True) -> list[int]:
         """Return the ids of a prompt, control tokens of users and tools neutralised."""
-        return self._apply(row, count, form, add_generation_prompt=True, tokenize=True, sanitize_control_tokens=True)[
+        return self._apply(row, count, form, add_generation_prompt=prompt, tokenize=True, sanitize_control_tokens=True)[
             "input_ids"
         ]
 

@@ -37,14 +37,18 @@ def main() -> int:
     branching: list[tuple[float, int, int, str]] = []
     for name, renderer in find_renderers(options.tokenizer, options.templates, ""):
         encoder, profile = Encoder(renderer, dialect="chat"), renderer.profile
-        plain = not profile.opens and all(renderer.tokenizer.token_id(stop) is not None for stop in profile.stops)
+        plain = (
+            not profile.opens
+            and not profile.stop_added
+            and all(renderer.tokenizer.token_id(stop) is not None for stop in profile.stops)
+        )
         for title, row in rows().items():
             conversation = registry.get("openai").read(row, Source(file="conversations", line=1))
             with contextlib.suppress(Exception):  # what cannot be rendered costs nothing
                 tree = encoder.encode(conversation)
                 judge = Judge(tokenizer, texts[name])
                 text = judge.render(row, len(row["messages"]), prompt=False, form="dict")
-                once = len(judge.ids(text))
+                once = len(judge.prompt_ids(row, len(row["messages"]), form="dict", prompt=False))
                 branches = int(np.count_nonzero(np.diff(tree.positions) != 1))
                 turns = sum(message["role"] == "assistant" for message in row["messages"])
                 if branches:
