@@ -58,6 +58,8 @@ def main() -> int:
                     lines.append((len(tree) / once, f"{name}: {title}"))
     lines.sort(reverse=True)
     branching.sort(reverse=True)
+    for ratio, place in (line for line in lines if line[0] > 1):
+        print(f"  {ratio:.4f} {place}")
     print(f"{len(lines):,} rows in one line: at most {lines[0][0]:.4f} of one rendering ({lines[0][1]})")
     print(f"{len(branching):,} rows with branches: at most {branching[0][0]:.2f} of one rendering ({branching[0][3]})")
     over = [item for item in branching if item[1] >= item[2]]
