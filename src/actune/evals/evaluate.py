@@ -149,7 +149,7 @@ class _Writer:
         pairs, weights = [], []
         for turn in self._encoder.encode_turns(item.conversation):
             if turn.weight > 0 and len(turn.ids) > turn.start:
-                pairs.append((turn.ids[: turn.start], turn.ids[turn.start :]))
+                pairs.append((list(turn.ids[: turn.start]), list(turn.ids[turn.start :])))
                 weights.append(turn.weight)
         if not pairs:
             raise RenderError(
@@ -165,7 +165,7 @@ class _Writer:
             message = Message(role="assistant", content=choice)
             messages = (*item.conversation.messages[: item.index], message)
             turn = self._encoder.encode_turns(replace(item.conversation, messages=messages))[-1]
-            pairs.append((turn.ids[: turn.start], turn.ids[turn.start :]))
+            pairs.append((list(turn.ids[: turn.start]), list(turn.ids[turn.start :])))
         return self._scored(item, pairs, [1.0] * len(pairs))
 
     def _scored(self, item: Item, pairs: list[tuple[list[int], list[int]]], weights: list[float]) -> _Asked:

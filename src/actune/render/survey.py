@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actune.core.errors import ActuneError, DataError, RenderError
+from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.render.encoder import Encoder
 from actune.render.native import learn_format
@@ -107,7 +107,7 @@ def _outcome(encoder: Encoder, messages: Sequence[Message], tools: tuple[ToolSpe
             encoder.encode(row)
             return "kept"
         return f"{losses[0].code}: {losses[0].message}"
-    except ActuneError as error:
+    except (RenderError, DataError) as error:
         return f"{error.code or 'refused'}: {error.message}"
 
 

@@ -22,7 +22,7 @@ class TrainingSequence:
 
     ids: Sequence[int]
     start: int
-    weights: Sequence[float]
+    weights: Sequence[float] | Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
