@@ -87,7 +87,7 @@ class DataSettings(Group):
     )
     check_dataset_strategy: Literal["none", "discard", "error", "warning"] = Field(
         default="warning",
-        description="Rows with findings. warning: errors go to quarantine, warnings are kept and reported; discard: both go to quarantine; error: the first one stops the run; none: only rows that cannot be rendered are left out.",
+        description="Rows with findings. warning: errors go to quarantine, warnings are kept and reported, and what the template would lose of a row stops the run; discard: all of these rows go to quarantine; error: the first one stops the run; none: only rows that cannot be rendered are left out.",
     )
     max_length: Annotated[int, Field(ge=-1)] = Field(default=2048, description="Tokens a row may have. -1: no limit.")
     truncation_strategy: Literal["delete", "turns", "error"] = Field(

@@ -25,6 +25,15 @@ LOSSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Codes of losses by name. `reading`: the text is there, but is read back as something else or not at all."""
 
 
+# What a template cannot do at all with a row: no loss that can be allowed.
+_REFUSALS = frozenset({"calls-lost", "prompt-no-prefix", "no-stop", "template-refuses", "template-too-costly"})
+
+
+def is_loss(code: str) -> bool:
+    """Return whether a code says that a template or dialect cannot hold a row, rather than that the row is wrong."""
+    return code in _REFUSALS or name_of(code) is not None
+
+
 def name_of(code: str) -> str | None:
     """Return the name that allows a code, None when nothing does."""
     return next((name for name, codes in LOSSES.items() if code in codes), None)

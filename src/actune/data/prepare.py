@@ -10,6 +10,7 @@ from pathlib import Path
 
 from actune.config.settings import DataSettings, Settings
 from actune.core.errors import ConfigError, DataError
+from actune.core.losses import is_loss, name_of
 from actune.core.types import Conversation
 from actune.data.encode import Encoded, Tally, encode_rows
 from actune.data.identity import identity_rows
@@ -104,7 +105,8 @@ def prepare(
     """Return the encoded rows of a run and the account of what was left out; `advance` is called after each row.
 
     Raises:
-        DataError: a row is wrong and the strategy is `error`, or a source has no row left.
+        DataError: a row is wrong and the strategy is `error`, a source has no row left, or the template loses part of
+            a row and rows are not to be left out.
     """
     train, validation = (
         encode_rows(
@@ -119,6 +121,8 @@ def prepare(
     )
     unreadable = [item for _, loaded in rows.loaded for item in loaded.quarantined]
     _refuse_empty(rows, train)
+    if settings.data.check_dataset_strategy in ("warning", "error"):
+        _refuse_losses([*train.quarantined, *validation.quarantined], len(rows.train) + len(rows.validation))
     return Prepared(
         train=train.trees,
         validation=validation.trees,
@@ -185,6 +189,28 @@ def _refuse_empty(rows: Rows, train: Encoded) -> None:
             field=first.field,
             fix=first.fix,
         )
+
+
+def _refuse_losses(left_out: Sequence[Quarantined], total: int) -> None:
+    """What a template loses concerns the run, not a few bad rows: it is either accepted by name or left out on purpose."""
+    lost = _unique(item for item in left_out if is_loss(item.code))
+    if not lost:
+        return
+    codes = Counter(item.code for item in lost)
+    first = {item.code: item for item in reversed(lost)}
+    lines = [
+        f"  {code}: {count:,} rows, for example {first[code].source}: {first[code].reason}"
+        for code, count in codes.most_common()
+    ]
+    names = sorted({name for code in codes if (name := name_of(code)) is not None})
+    allow = f"--allow_loss {' '.join(names)} to train them as the template writes them, " if names else ""
+    raise DataError(
+        f"the chat template cannot hold {len(lost):,} of {total:,} rows as they are:\n" + "\n".join(lines),
+        code=lost[0].code,
+        field=lost[0].field,
+        fix=f"{allow}--check_dataset_strategy discard to leave them out, --dialect react, or another template; "
+        "`actune check DATA --model DIR` lists all of them",
+    )
 
 
 def _count(rows: Rows, train: Encoded, validation: Encoded) -> list[SourceCount]:

@@ -10,9 +10,11 @@ import pytest
 from rich.console import Console
 
 from actune.config.settings import Settings
+from actune.core.errors import DataError
 from actune.data.encode import Encoded, Tally
 from actune.data.inspect import counts_table
-from actune.data.prepare import Prepared, SourceCount, _count, choose_rows
+from actune.data.prepare import Prepared, SourceCount, _count, choose_rows, prepare
+from actune.render.encoder import Encoder
 
 
 def settings(**data: object) -> Settings:
@@ -67,3 +69,37 @@ def test_columns_without_content_are_left_out():
     prepared = Prepared(train=[], validation=[], counts=(count,), quarantined=(), notices=(), fingerprint="")
     headings = [column.header for column in counts_table(prepared, 160).columns]
     assert headings == ["source", "role", "read", "trained", "tokens", "supervised", "over-long", "quarantined"]
+
+
+def thinking_rows(folder: Path) -> str:
+    path = folder / "thinking.jsonl"
+    answers = [{"content": "Yes."}, {"content": "Yes.", "reasoning_content": "They are right."}, {"content": "No."}]
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", **answers[n % 3]}]} for n in range(9)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_what_a_template_loses_stops_the_run(tmp_path: Path, tokenizer_folder: Path):
+    chosen = settings(dataset=[thinking_rows(tmp_path)], validation_ratio=0.0)
+    with pytest.raises(DataError) as caught:
+        prepare(chosen, choose_rows(chosen), Encoder.from_folder(tokenizer_folder))
+    assert caught.value.code == "reasoning-lost"
+    assert "cannot hold 3 of 9 rows" in caught.value.message
+    assert "thinking.jsonl:2" in caught.value.message
+    assert "--allow_loss reasoning" in str(caught.value.fix)
+
+
+def test_a_loss_is_allowed_by_name_or_left_out_on_purpose(tmp_path: Path, tokenizer_folder: Path):
+    chosen = settings(dataset=[thinking_rows(tmp_path)], validation_ratio=0.0)
+    allowing = Encoder.from_folder(tokenizer_folder, allow_loss=["reasoning"])
+    prepared = prepare(chosen, choose_rows(chosen), allowing)
+    assert len(prepared.train) == 9
+    assert [count.tally.warnings for count in prepared.counts] == [3]
+    assert any("reasoning-lost in 3 rows" in notice for notice in prepared.notices)
+    for strategy in ("discard", "none"):
+        chosen = settings(dataset=[thinking_rows(tmp_path)], validation_ratio=0.0, check_dataset_strategy=strategy)
+        prepared = prepare(chosen, choose_rows(chosen), Encoder.from_folder(tokenizer_folder))
+        assert len(prepared.train) == 6
+        assert [item.code for item in prepared.quarantined] == ["reasoning-lost"] * 3
