@@ -22,6 +22,7 @@ from actune.data.inspect import Examined
 from actune.data.visible import Visible
 from actune.render.dialects import Turn
 from actune.render.encoder import EncodedTurn, Encoder
+from actune.render.survey import make_survey
 from actune.render.tokenizer import strip_marks
 
 MOST_TOKENS = 5_000
@@ -86,9 +87,10 @@ class RowView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageHead:
-    """What the page says before the rows: names and values in order, and the profile of the template."""
+    """What the page says before the rows: names and values in order, what the template does, and its profile."""
 
     facts: tuple[tuple[str, Markup], ...]
+    survey: tuple[tuple[str, Markup], ...]
     profile: tuple[tuple[str, Markup], ...]
     notices: tuple[Markup, ...]
 
@@ -145,6 +147,7 @@ def _show_head(
     }
     return PageHead(
         facts=tuple((name, visible.show(value)) for name, value in facts.items()),
+        survey=tuple((name, visible.show(outcome)) for name, outcome in make_survey(encoder).lines()),
         profile=tuple(_show_fields(encoder.renderer.profile, visible)),
         notices=tuple(visible.show(notice) for notice in encoder.renderer.notices()),
     )

@@ -349,8 +349,9 @@ def test_the_command_writes_a_page_also_of_refused_rows(tools_folder: Path, tmp_
         assert words in text
     assert any(text.startswith("fine<|im_end|>") for _, text in parsed.raw)
     assert "3 of 3 rows written" in " ".join(capsys.readouterr().err.split())
+    assert "messages[1].reasoning" in text
     assert main([*line, "--row", "2"]) == 0
-    assert "reasoning-lost" not in out.read_text(encoding="utf-8")
+    assert "messages[1].reasoning" not in out.read_text(encoding="utf-8")
     assert main(line[:-2]) == 1
     assert "reasoning-lost" in capsys.readouterr().out
     assert main(["inspect", "--model", str(tools_folder), "--data", str(data), "--html", str(data)]) == 2
