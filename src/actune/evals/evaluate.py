@@ -131,7 +131,8 @@ class _Writer:
         blank = Message(role="assistant")
         asked = replace(row, messages=(*row.messages[: item.index], blank))
         turn = Turn(index=item.index, prompt=prompt, completion="")
-        loss = next(find_prompt_losses(asked, [turn], dialect), None)
+        found = find_prompt_losses(asked, [turn], dialect)
+        loss = next((loss for loss in found if not self._encoder.allows(loss)), None)
         if loss is not None:
             raise RenderError(loss.message, code=loss.code, field=loss.field, fix=loss.fix)
         if dialect.name == "chat" and row.messages[item.index].tool_calls:

@@ -29,6 +29,8 @@ _DICT_NAMES, _TEXT_NAMES = frozenset(dir(dict)), frozenset(dir(str))
 _LOOP_FIELDS = frozenset(
     ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem", "nextitem")
 )
+# Places in lists are smaller; on these nothing needs to be counted.
+_INDEX = 1 << 30
 # Calls of macros, recursive loops and blocks within one another.
 CALL_DEPTH = 250
 
@@ -218,6 +220,8 @@ class Guard(Budget):
     @pass_context
     def subtract(self, _context: Context, left: Value, right: Value) -> Value:
         """Return `left - right`."""
+        if type(left) is int and type(right) is int and abs(left) < _INDEX and abs(right) < _INDEX:
+            return left - right
         return self._arithmetic(operator.sub, left, right)
 
     @pass_context
