@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers.utils.chat_parsing import content_parsers
 
 from actune.cli.main import main
 from actune.modeling import tokenizer_files
@@ -30,6 +31,10 @@ def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.skipif(
+    "python-call-list" not in Path(content_parsers.__file__).read_text(encoding="utf-8"),
+    reason="the parser of this version of transformers knows less: no spec is stored",
+)
 def test_adapter_and_export_carry_the_spec_of_the_rows(run: Path, model: Path, tmp_path: Path):
     spec = stored(run / "adapter")
     assert "Action Input:" in spec["fields"]["tool_calls"]["open_pattern"]

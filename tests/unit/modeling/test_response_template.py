@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from transformers import AutoTokenizer
+from transformers.utils.chat_parsing import content_parsers
 
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.modeling.response_template import KEY, Found, find_response_template, store_response_template, try_spec
@@ -22,6 +23,11 @@ FORMS = [
 ]  # fmt: skip
 USER = Message(role="user", content="?")
 
+newer_parser = pytest.mark.skipif(
+    "python-call-list" not in Path(content_parsers.__file__).read_text(encoding="utf-8"),
+    reason="the parser of this version of transformers knows less: no spec is stored",
+)
+
 
 @pytest.fixture(scope="module")
 def renderers(tokenizer_folder: Path, native_kit: ModuleType) -> dict[str, ChatRenderer]:
@@ -30,6 +36,7 @@ def renderers(tokenizer_folder: Path, native_kit: ModuleType) -> dict[str, ChatR
     return {name: native_kit.make_renderer(tokenizer_folder, text) for name, text in templates.items()}
 
 
+@newer_parser
 @pytest.mark.parametrize("name", [*FORMS, "opened"])
 def test_a_spec_that_holds_is_found(renderers: dict[str, ChatRenderer], name: str):
     found = find_response_template(renderers[name], "chat")
@@ -66,6 +73,7 @@ def test_a_wrong_spec_is_noticed(renderers: dict[str, ChatRenderer]):
         assert try_spec(wrong, trials, "<|im_end|>") is not None, path
 
 
+@newer_parser
 def test_a_spec_has_to_hold_in_pieces(renderers: dict[str, ChatRenderer]):
     spec = find_response_template(renderers["json in tags"], "react").spec
     answer = "Final Answer: It is sunny."
@@ -110,6 +118,7 @@ def test_a_saved_folder_reads_ids_back(
     ]
 
 
+@newer_parser
 def test_react_is_read_where_it_was_trained(tokenizer_folder: Path, native_kit: ModuleType, tmp_path: Path):
     renderer = load_renderer(tokenizer_folder)  # a template that shows no calls
     said: list[str] = []
@@ -125,6 +134,7 @@ def test_react_is_read_where_it_was_trained(tokenizer_folder: Path, native_kit: 
     assert read == {"role": "assistant", "thinking": "Done.", "content": "It is 7.\nAction: none"}
 
 
+@newer_parser
 def test_python_literals_stay_text_for_the_client(renderers: dict[str, ChatRenderer]):
     from transformers.utils.chat_parsing import parse_response
 
@@ -157,6 +167,7 @@ def test_a_spec_of_the_base_model_stays_only_where_calls_are_still_written_so(tm
     assert stored() == {"eos_token": "x"}
 
 
+@newer_parser
 def test_what_stands_between_an_answer_and_its_stop_is_not_content(tokenizer_folder: Path, native_kit: ModuleType):
     from transformers.utils.chat_parsing import parse_response
 
