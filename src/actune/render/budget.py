@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import GeneratorType, MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,6 +24,10 @@ WORK = 600_000_000
 HELD_BYTES = 300_000_000
 # Seconds of the thread's processor time; a machine that is slow or busy counts no more of it.
 CPU_SECONDS = 1.5
+# What a long conversation adds: units a character and a pair of messages, and a microsecond each, up to these seconds.
+CHARACTER_WORK = 300
+PAIR_WORK = 500
+LONGEST_SECONDS = 10.0
 # Values within values.
 VALUE_DEPTH = 900
 # Generators that read generators: their release recurses in C, and a long chain ends the process.
@@ -78,8 +82,9 @@ class Budget:
         self._chains: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.start()
 
-    def start(self) -> None:
-        """Begin with a full budget and nothing held."""
+    def start(self, messages: Sequence[Value] = ()) -> None:
+        """Begin with a full budget and nothing held; a long conversation may cost more."""
+        self._messages = messages
         self._left = WORK
         self._mark = WORK - _PERIOD
         self._held: list[str] = []
@@ -98,12 +103,23 @@ class Budget:
             self._look()
 
     def _look(self) -> None:
+        late = time.thread_time() > self._until
+        if (self._left < 0 or late) and self._messages:
+            self._extend()
+            late = time.thread_time() > self._until
         if self._left < 0:
             raise TooCostlyError(f"more than {WORK:,} units of work, as in a loop without end")
-        if time.thread_time() > self._until:
+        if late:
             self._left = -1  # whatever catches this error goes no further
             raise TooCostlyError(f"more than {CPU_SECONDS:g} s of processor time")
         self._mark = self._left - _PERIOD
+
+    def _extend(self) -> None:
+        """Add what the conversation itself asks for: some templates look at each character, or from each message at all."""
+        messages, self._messages = self._messages, ()
+        size, pairs = Budget().weigh(messages), len(messages) ** 2
+        self._left += CHARACTER_WORK * size + PAIR_WORK * pairs
+        self._until += min(LONGEST_SECONDS, (size + pairs) / 1e6)
 
     def room(self, length: int, width: int = 4) -> None:
         """Make sure that a text of `length` characters of `width` bytes can be made."""

@@ -103,7 +103,7 @@ class _Instance:
         Raises:
             Exception: anything that a template can raise; `TooCostlyError` at a limit.
         """
-        self._guard.start()
+        self._guard.start(variables["messages"])
         try:
             return self._guard.concat(self.template.root_render_func(self.template.new_context(dict(variables))))
         finally:
