@@ -230,7 +230,7 @@ def _bounded(guard: Guard, name: str, do: Callable[..., Value]) -> Callable[...,
         made = do(*args, **kwargs)
         if type(made) is GeneratorType:
             # A set of seen values takes time by the values, see `Guard.keys`.
-            return guard.counted(made, 4000 if name == "unique" else 50)
+            return guard.counted(made, 4000 if name == "unique" else 100, source=value)
         return guard.made(made)
 
     return run

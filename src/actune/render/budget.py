@@ -34,7 +34,7 @@ VALUE_DEPTH = 900
 CHAIN_DEPTH = 50
 INTEGER_BITS = 8192
 # Units for a look at a value inside another one.
-_PER_VALUE = 100
+_PER_VALUE = 200
 # Units between two looks at the clock.
 _PERIOD = 1_000_000
 # Keys that can share a hash on purpose: a table of n of them takes n * n steps.
@@ -206,9 +206,10 @@ class Budget:
         self.spend(size + _PER_VALUE * count)
         return size + 24 * count, count, depth
 
-    def counted(self, items: Iterable[Value], units: int = 20) -> Iterator[Value]:
-        """Return a generator over items that counts each; what it reads from may be a generator as well."""
-        depth = 1 + (self._chains.get(items, 0) if isinstance(items, GeneratorType) else 0)
+    def counted(self, items: Iterable[Value], units: int = 20, *, source: Value = None) -> Iterator[Value]:
+        """Return a generator over items that counts each; `source` is what a generator reads from, if that is not seen."""
+        read = (one for one in (items, source) if isinstance(one, GeneratorType))
+        depth = 1 + max((self._chains.get(one, 0) for one in read), default=0)
         if depth > CHAIN_DEPTH:
             raise TooCostlyError(f"more than {CHAIN_DEPTH} filters that read one another")
         self.spend(500)
