@@ -236,4 +236,9 @@ def test_native_rows_read_back_as_the_same_chat_or_are_refused(chat, results):
             continue
         raw = json.loads(json.dumps(row))
         assert registry.detect_format([raw]) == name or name == "swift"
-        assert find_difference(chat, form.read(raw, SOURCE)) is None
+        try:
+            back = form.read(raw, SOURCE)
+        except DataError as error:  # text that looks like a call without tools is refused by every reader
+            assert error.code == "tools-missing"  # noqa: PT017 - either outcome is right
+            continue
+        assert find_difference(chat, back) is None
