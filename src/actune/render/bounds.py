@@ -177,8 +177,8 @@ def _digits(text: str) -> int:
 # -- filters
 
 # Filters that read their input item by item, and make theirs so; those that need all of it; those that make text.
-_LAZY = ("batch", "items", "map", "reject", "rejectattr", "select", "selectattr", "slice")
-_WHOLE = ("dictsort", "groupby", "list", "max", "min", "reverse", "sort", "sum", "unique", "urlencode", "xmlattr")
+_LAZY = ("batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "unique")
+_WHOLE = ("dictsort", "groupby", "list", "max", "min", "sort", "sum", "urlencode", "xmlattr")
 # Units a character or value, against one for copying; what makes a list of words counts their memory.
 _EFFORT = {"dictsort": 20, "groupby": 20, "sort": 20, "max": 2, "min": 2, "title": 40, "wordcount": 40, "pprint": 100}
 # How many times longer the result may be.
@@ -209,7 +209,7 @@ def _bounded(guard: Guard, name: str, do: Callable[..., Value]) -> Callable[...,
     @pass_context
     def run(context: Context, value: Value, *args: Value, **kwargs: Value) -> Value:
         if name in _LAZY:
-            value, size = guard.iterable(value), 8
+            value, size = guard.weighed(value) if name == "unique" else guard.iterable(value), 8
         else:
             if name in _WHOLE and (type(value) is str or hasattr(type(value), "__next__")):
                 value = list(guard.iterable(value)) if type(value) is not str else guard.iterable(value)
@@ -229,8 +229,7 @@ def _bounded(guard: Guard, name: str, do: Callable[..., Value]) -> Callable[...,
             args = (value, *args)
         made = do(*args, **kwargs)
         if type(made) is GeneratorType:
-            # A set of seen values takes time by the values, see `Guard.keys`.
-            return guard.counted(made, 4000 if name == "unique" else 100, source=value)
+            return guard.counted(made, 100, source=value)
         return guard.made(made)
 
     return run
@@ -362,12 +361,6 @@ def _check_sum(guard: Guard, iterable: Value, attribute: Value = None, start: Va
     return iterable
 
 
-def _check_unique(guard: Guard, value: Value, case_sensitive: bool = False, attribute: Value = None) -> Value:
-    if attribute is None:
-        guard.keys(value)
-    return value
-
-
 def _check_format(guard: Guard, value: Value, *args: Value, **kwargs: Value) -> Value:
     guard.room(guard.formatted(str(guard.text(value)), kwargs or args))
     return value
@@ -381,7 +374,6 @@ _CHECKS: dict[str, Callable[..., Value]] = {
     "int": _check_int,
     "round": _check_round,
     "sum": _check_sum,
-    "unique": _check_unique,
 }
 
 # Tests that look at the kind of a value, or at a number.
@@ -409,8 +401,8 @@ def _bounded_test(guard: Guard, name: str, do: Callable[..., Value]) -> Callable
         for one in (value, *args):
             if type(one) not in SCALARS and not (type(one) is str and len(one) < SMALL):
                 guard.weigh(one)
-        if name in ("even", "odd", "divisibleby") and isinstance(value, str | bytes):
-            raise TypeError(f"{name} takes a number, not text")  # `%` would format it
+        if name in ("even", "odd", "divisibleby"):  # `%`, which formats text
+            guard.modulo(context, value, args[0] if args else 2)
         return do(value, *args)
 
     return run

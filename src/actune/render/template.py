@@ -162,7 +162,7 @@ def _too_costly(error: Exception, place: str = "") -> RenderError:
     return RenderError(
         f"the chat template costs too much{place}: {limit}",
         code="template-too-costly",
-        fix="check where the template comes from, or give another one with --chat_template",
+        fix="use --dialect react for rows with tools, or give another template with --chat_template",
     )
 
 
