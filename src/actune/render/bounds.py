@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actune.render.sandbox import Guard
 
 Value = Any
+PLAIN_CODECS = frozenset(("utf-8", "utf_8", "utf8", "ascii", "latin-1"))  # linear, and as long as their text
 _MOST_DIGITS = 400  # of a precision
 
 
@@ -125,7 +126,7 @@ def _translate(guard: Guard, text: str, table: Value) -> str:
 
 def _encode(guard: Guard, text: str, encoding: str = "utf-8", errors: str = "strict") -> bytes:
     # Names of characters are the longest replacement; some codecs take quadratic time.
-    plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "latin-1") and errors == "strict"
+    plain = encoding.lower() in PLAIN_CODECS and errors == "strict"
     guard.room(4 * len(text) if plain else 100 * len(text))
     guard.spend(0 if plain else len(text) ** 2)
     return guard.made(text.encode(encoding, errors))

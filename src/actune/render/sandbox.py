@@ -19,7 +19,7 @@ from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
 from markupsafe import Markup
 
-from actune.render.bounds import TEXT_METHODS, bounded_filters, bounded_tests, percent_fields
+from actune.render.bounds import PLAIN_CODECS, TEXT_METHODS, bounded_filters, bounded_tests, percent_fields
 from actune.render.budget import INTEGER_BITS, SCALARS, SMALL, Budget, SafeNamespace, TooCostlyError, attributes_of
 
 Value = Any
@@ -296,6 +296,9 @@ class Guard(Budget):
                 self.weigh(value)
         elif isinstance(obj, GeneratorType):
             self.spend(100)
+        elif name == "decode" and len(obj) > SMALL and (args or kwargs):
+            codec = str(self.text(args[0] if args else kwargs.get("encoding", "utf-8"))).lower()
+            self.spend(0 if codec in PLAIN_CODECS else len(obj) ** 2)  # some codecs insert each character
         elif isinstance(obj, str) and name in ("format", "format_map"):
             raise SecurityError("str.format is not safely callable")  # Jinja hands out its own
         elif not (isinstance(obj, dict) and name in _READS):

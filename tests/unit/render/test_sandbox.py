@@ -171,6 +171,7 @@ HUGE = {
     "tags": "{{ ('<!---->' * 1000000) | striptags }}",
     "links": "{{ ('a@' * 100000) | urlize }}",
     "codec": "{{ ('é' * 1000000).encode('punycode') }}",
+    "codec of bytes": "{{ ('a' * 1000000).encode().decode('punycode') }}",
     "many words": "{{ ('a ' * 50000000).split() | length }}",
     "depth of a list": grows("{% set ns.x = [ns.x] %}") + "{{ ns.x }}",
     "depth of a key": grows("{% set ns.x = (ns.x,) %}") + "{{ {ns.x: 1} }}",
