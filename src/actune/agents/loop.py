@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from actune.agents.engine import Engine, Generation, Request, Sampling
 from actune.agents.tools import Observation
 from actune.agents.trace import EndReason, Trace, TraceStep
+from actune.core.conversion import new_call_id
 from actune.core.errors import ActuneError, DataError
 from actune.core.types import Conversation, Message, Source, Style, ToolCall, ToolSpec
 from actune.render.dialects import Dialect
@@ -273,7 +274,7 @@ class _Rollout:
         named = []
         for call in message.tool_calls:
             self.calls += 1
-            named.append(call if call.id is not None else replace(call, id=f"call{self.calls:05d}"))
+            named.append(call if call.id is not None else replace(call, id=new_call_id(self.calls)))
         return replace(message, tool_calls=tuple(named))
 
     def _add(self, message: Message) -> None:

@@ -236,19 +236,6 @@ def _listed(tool: ToolSpec, place: str) -> ToolSpec:
     listed = tool.parameter_list if tool.parameter_list is not None else api_list.list_parameters(tool.parameters)
     if same_schema(api_list.schema_of_list(listed), tool.parameters):
         return tool
-    properties = tool.parameters.get("properties")
-    required = tool.parameters.get("required")
-    entries = properties.items() if isinstance(properties, Mapping) else ()
-    names = required if isinstance(required, (list, tuple)) else ()
-    nested = []
-    for name, entry in entries:
-        schema = dict(entry) if isinstance(entry, Mapping) else {}
-        description = schema.pop("description", "")
-        # A key of the entry that the list uses itself is kept in a schema of its own.
-        rest = {"schema": schema} if schema.keys() & {"name", "required", "schema"} else schema
-        nested.append({"name": name, "description": description, "required": str(name in names)} | rest)
-    if same_schema(api_list.schema_of_list(nested), tool.parameters):
-        return replace(tool, parameter_list=tuple(nested))
     raise DataError(
         f"the parameters of tool {tool.name!r} say more than an API list can hold: {_lost_of(tool.parameters)}",
         code="react-tool-schema",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from actune.core.conversion import new_call_id
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Message, ToolCall, ToolSpec
 from actune.render.stops import Ending, find_call_stop, find_ending
@@ -382,7 +383,7 @@ def fill_ids(messages: Sequence[Message]) -> list[Message]:
             calls = []
             for call in message.tool_calls:
                 number += 1
-                calls.append(call if call.id is not None else replace(call, id=f"call{number:05d}"))
+                calls.append(call if call.id is not None else replace(call, id=new_call_id(number)))
             waiting = deque(call.id for call in calls if call.id is not None)
             message = replace(message, tool_calls=tuple(calls))
         elif message.role == "tool":
