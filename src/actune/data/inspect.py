@@ -116,8 +116,8 @@ def examine(encoder: Encoder, item: Conversation | Quarantined) -> Examined:
     except (DataError, RenderError) as error:
         refusal = error
     if len(turns) == sum(message.role == "assistant" for message in item.messages):
-        level: Level = "error" if refusal is not None else "warning"  # a loss of a trained row was allowed
         for loss in find_losses(item, turns, dialect, encoder.renderer.profile.stops):
+            level: Level = "warning" if encoder.allows(loss) else "error"
             found = Finding(level=level, code=loss.code, field=loss.field, message=loss.message, fix=loss.fix)
             problems.append(found)
     if refusal is not None and refusal.code not in {problem.code for problem in problems}:

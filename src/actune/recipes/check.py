@@ -18,7 +18,7 @@ from actune.core.types import Conversation
 from actune.data.checks import find_problems
 from actune.data.sources import Quarantined
 from actune.recipes.writing import find_writing, in_order, load_rows, stderr
-from actune.render.encoder import DialectName, Encoder
+from actune.render.encoder import DialectName, Encoder, merge_turns
 from actune.render.survey import make_survey
 
 # How outcomes begin that are no reason to worry.
@@ -92,13 +92,14 @@ def _loss_problems(row: Conversation, encoder: Encoder) -> Iterator[dict[str, An
     """Yield everything that a row loses under a template; what is allowed is a warning."""
     stopped = False
     try:
-        for loss in encoder.examine(row)[1]:
+        turns, losses = encoder.examine(row)
+        for loss in losses:
             place = Quarantined(source=row.source, code=loss.code, message=loss.message, field=loss.field, fix=loss.fix)
             allowed = encoder.allows(loss)
             stopped = stopped or not allowed
             yield _problem_json("warning" if allowed else "error", place)
         if not stopped:
-            encoder.encode(row)
+            merge_turns(encoder.encode_written(row, turns), row.source)
     except (DataError, RenderError) as error:
         yield _problem_json("error", Quarantined.of(row.source, error))
 

@@ -127,6 +127,14 @@ class Encoder:
             first = stopping[0]
             more = f" (and {len(stopping) - 1} more)" if len(stopping) > 1 else ""
             raise RenderError(first.message + more, code=first.code, field=first.field, fix=first.fix)
+        return EncodedRow(turns=self.encode_written(conversation, turns), allowed=losses)
+
+    def encode_written(self, conversation: Conversation, turns: Sequence[Turn]) -> list[EncodedTurn]:
+        """Return turns of a row that were written and checked, in ids.
+
+        Raises:
+            DataError: code `prompt-empty` when nothing stands before an assistant's first token.
+        """
         encoded = []
         for turn in turns:
             message = conversation.messages[turn.index]
@@ -140,7 +148,7 @@ class Encoder:
                     fix="begin the row with a user message",
                 )
             encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight))
-        return EncodedRow(turns=encoded, allowed=losses)
+        return encoded
 
     def examine(self, conversation: Conversation) -> tuple[list[Turn], list[Loss]]:
         """Return every turn as text, and everything that is lost of the conversation, allowed or not.

@@ -102,9 +102,9 @@ def _outcome(encoder: Encoder, messages: Sequence[Message], tools: tuple[ToolSpe
     """Return `kept`, or what is lost or refused."""
     row = Conversation(messages=tuple(messages), tools=tools, source=_SOURCE)
     try:
-        losses = encoder.examine(row)[1]
+        turns, losses = encoder.examine(row)
         if not losses:
-            encoder.encode(row)
+            encoder.encode_written(row, turns)
             return "kept"
         return f"{losses[0].code}: {losses[0].message}"
     except (RenderError, DataError) as error:
