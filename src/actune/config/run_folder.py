@@ -54,7 +54,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if folder.is_file():
         raise ConfigError(f"output_dir {folder} is a file", fix="give a folder with --output_dir")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not ((resume or overwrite) and _is_cut_start(folder)):
         resumed = resume and (folder / FILE).is_file()
         if not overwrite and not resumed:
             raise ConfigError(
@@ -74,6 +74,12 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"output_dir {folder} cannot be written: {place} is {'not writable' if place.is_dir() else 'a file'}",
             fix="give another --output_dir",
         )
+
+
+def _is_cut_start(folder: Path) -> bool:
+    """Whether a folder holds only what a run writes before its run.json: it was killed then, and nothing is lost."""
+    names = [entry.name for entry in folder.iterdir()]
+    return all(name == QUARANTINE or (name.startswith(".") and name.endswith(".partial")) for name in names)
 
 
 def open_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:

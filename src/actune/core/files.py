@@ -14,6 +14,7 @@ from typing import TextIO
 from actune.core.errors import CheckpointError, ConfigError
 
 _PARTIAL = ".partial"
+_OLD = f".old{_PARTIAL}"
 
 
 @contextmanager
@@ -79,7 +80,11 @@ def atomic_text(path: Path, text: str) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what an interrupted process left half-written in a folder."""
+    """Remove what an interrupted process left half-written in a folder; what it was about to replace comes back."""
+    for old in folder.glob(f".*{_OLD}"):
+        final = folder / old.name.removeprefix(".").removesuffix(_OLD)
+        if not final.exists():
+            old.rename(final)
     for partial in folder.glob(f".*{_PARTIAL}"):
         if partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial, ignore_errors=True)
@@ -126,7 +131,7 @@ def _flush_one(path: Path) -> None:
 
 def _swap(partial: Path, final: Path) -> None:
     if final.exists():
-        old = final.with_name(f".{final.name}.old{_PARTIAL}")
+        old = final.with_name(f".{final.name}{_OLD}")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
         try:

@@ -195,7 +195,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
             validation_rows=job.prepared.validation if job is not None else None,
             run_dir=folder,
             ranks=ranks,
-            resume_from=_find_checkpoint(settings, folder),
+            resume_from=_find_checkpoint(settings, folder, ranks, _speaker(console, ranks)),
             fingerprint=job.prepared.fingerprint if job is not None else "",
             save_extra=save_tokenizer if save_tokenizer is not None else lambda _folder: None,
             say=_speaker(console, ranks),
@@ -260,14 +260,29 @@ def _leave_well(settings: Settings, folder: Path, ranks: Ranks, console: Console
         raise
 
 
-def _find_checkpoint(settings: Settings, folder: Path) -> Path | None:
-    if settings.output.resume is None:
-        return None
-    from actune.training.checkpoint import latest
+def _find_checkpoint(settings: Settings, folder: Path, ranks: Ranks, say: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint to go on from; only the leading process looks, the others are told by training.
 
-    if settings.output.resume == "auto":
-        return latest(folder)
-    return Path(settings.output.resume)
+    Raises:
+        CheckpointError: there are checkpoints but none is sound.
+        TrainingError: the leading process failed.
+    """
+    wanted = settings.output.resume
+    if wanted is None:
+        return None
+    if wanted != "auto":
+        return Path(wanted)
+    from actune.training.checkpoint import find_newest
+
+    with ranks.together("looking for a checkpoint"):
+        if not ranks.leads:
+            return None
+        found = find_newest(folder)
+        for notice in found.notices:
+            say(f"note: {notice}")
+        if found.folder is None:
+            say(f"note: {folder} has no complete checkpoint yet: training starts from the beginning.")
+        return found.folder
 
 
 def _tokenizer_saver(job: Job | None, say: Callable[[str], None]) -> TokenizerSaver | None:

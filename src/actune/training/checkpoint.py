@@ -1,18 +1,19 @@
-"""Checkpoints: `checkpoint-N/` with weights, optimiser state and `state.json`; whole or not there, no pickles."""
+"""Checkpoints: `checkpoint-N/` with weights, optimiser state, `state.json` and checksums; whole or not there, no pickles."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,9 +21,12 @@ from actune.core.errors import CheckpointError, ModelError
 from actune.core.files import atomic_folder
 from actune.modeling.adapters import adapter_tensors, unwrap, write_adapter
 from actune.modeling.load import load_model
+from actune.training.checksums import FILE as CHECKSUMS
+from actune.training.checksums import find_damage, write_checksums
 from actune.training.optimizer import read_state, write_state
 
-_VERSION = 1
+# Version 1 had no checksums; it is still read.
+_VERSION = 2
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -74,17 +78,111 @@ def save_checkpoint(
         save_file(read_state(optimizer, parameters), partial / "optimizer.safetensors", metadata={"format": "pt"})
         text = json.dumps(asdict(state), indent=2, ensure_ascii=False, allow_nan=False)
         (partial / "state.json").write_text(text + "\n", encoding="utf-8")
-    _point(run_dir / "last", final.name)
-    if state.best_step is not None:
-        _point(run_dir / "best", f"checkpoint-{state.best_step}")
-    _remove_old(run_dir, keep=state.best_step, limit=limit)
+        write_checksums(partial)
+    _point_all(run_dir, state)
+    _remove_old(run_dir, state, limit=limit)
     return final
 
 
+# --- which one to go on from ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The checkpoint to go on from, None where a run has none yet; `notices` say what was passed over, and why."""
+
+    folder: Path | None
+    notices: tuple[str, ...]
+
+
 def latest(run_dir: Path) -> Path | None:
-    """Return the checkpoint with the most steps, or None."""
+    """Return the checkpoint with the most steps, sound or not, or None."""
     found = _list(run_dir)
     return found[max(found)] if found else None
+
+
+def find_newest(run_dir: Path) -> Found:
+    """Return the newest sound checkpoint of a run.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none is sound: a run never starts again from zero by itself.
+    """
+    found = _list(run_dir)
+    notices: list[str] = []
+    for step in sorted(found, reverse=True):
+        problems, notice = _inspect(found[step])
+        if not problems:
+            return Found(folder=found[step], notices=(*notices, *notice))
+        notices.append(f"{found[step]} is damaged and passed over: {_shorten(problems)}.")
+    if notices:
+        raise CheckpointError(
+            f"no checkpoint in {run_dir} is sound:\n  " + "\n  ".join(notices),
+            fix="restore one from a copy, or start again in another folder (or with --overwrite)",
+        )
+    return Found(folder=None, notices=())
+
+
+def require_sound(folder: Path) -> tuple[str, ...]:
+    """Check one checkpoint, by its checksums where it has them; returns what there is to say about it.
+
+    Raises:
+        CheckpointError: it is damaged or no checkpoint; the message names the sound ones beside it.
+    """
+    problems, notices = _inspect(folder)
+    if problems:
+        others = [path.name for _, path in sorted(_list(folder.parent).items()) if path.name != folder.name]
+        sound = [name for name in others if not _inspect(folder.parent / name)[0]]
+        raise CheckpointError(
+            f"{folder} cannot be resumed from: {_shorten(problems)}",
+            fix=f"resume from a sound one in {folder.parent}: {', '.join(sound)}"
+            if sound
+            else f"restore it from a copy; no other checkpoint in {folder.parent} is sound",
+        )
+    return notices
+
+
+def go_on_after(run_dir: Path, folder: Path, state: State) -> list[str]:
+    """Make a run folder that of a run resumed from `folder`; returns what there is to say.
+
+    Checkpoints with more steps are renamed: a later `--resume auto` would take them for this run's, and old ones are
+    removed by their number. `last` and `best` point at what is resumed.
+    """
+    notices = []
+    for step, path in sorted(_list(run_dir).items()):
+        if step > state.step:
+            place = _free_name(run_dir / f"set-aside-{path.name}")
+            path.rename(place)
+            notices.append(f"{path.name} is later than the step resumed from; it is now {place}. Remove it at will.")
+    if folder.resolve() == (run_dir / f"checkpoint-{state.step}").resolve():
+        _point_all(run_dir, state)
+    return notices
+
+
+def _inspect(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what makes a checkpoint unusable, and what there is to say about one that can be used."""
+    try:
+        state = read_checkpoint(folder)
+    except CheckpointError as error:
+        return (error.message,), ()
+    if state.version > 1 or (folder / CHECKSUMS).exists():
+        return find_damage(folder), ()
+    problems = [f"{name} is missing" for name in ("optimizer.safetensors",) if not (folder / name).exists()]
+    weights = [path for path in folder.rglob("*.safetensors") if path.name != "optimizer.safetensors"]
+    problems += [] if weights else ["its weights are missing"]
+    for path in (*weights, *folder.glob("optimizer.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            problems.append(f"{path.name} cannot be read: {error}")
+    return tuple(problems), (f"{folder} was written without checksums; only its form was checked.",)
+
+
+def _shorten(problems: tuple[str, ...]) -> str:
+    return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def read_checkpoint(folder: Path) -> State:
@@ -103,7 +201,12 @@ def read_checkpoint(folder: Path) -> State:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", fix="resume from an earlier checkpoint") from error
     known = {field.name for field in fields(State)}
-    if not isinstance(values, dict) or values.get("version") != _VERSION or set(values) != known:
+    needed = {field.name for field in fields(State) if field.default is MISSING}
+    if (
+        not isinstance(values, dict)
+        or values.get("version") not in range(1, _VERSION + 1)
+        or not needed <= set(values) <= known
+    ):
         raise CheckpointError(f"{path} was written by another version of actune", fix="resume with that version")
     return State(**values)
 
@@ -160,6 +263,18 @@ def _list(run_dir: Path) -> dict[int, Path]:
     return {int(match.group(1)): path for match, path in matches if match is not None}
 
 
+# --- links and old ones ---------------------------------------------------------------------------------------------
+
+
+def _point_all(run_dir: Path, state: State) -> None:
+    for name, step in (("last", state.step), ("best", state.best_step)):
+        target = f"checkpoint-{step}"
+        if step is not None and (run_dir / target).is_dir():
+            _point(run_dir / name, target)
+        elif (run_dir / name).is_symlink():
+            (run_dir / name).unlink()
+
+
 def _point(link: Path, name: str) -> None:
     partial = link.with_name(f".{link.name}.partial")
     partial.unlink(missing_ok=True)
@@ -171,10 +286,16 @@ def _point(link: Path, name: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _remove_old(run_dir: Path, *, keep: int | None, limit: int) -> None:
-    found = _list(run_dir)
+def _remove_old(run_dir: Path, state: State, *, limit: int) -> None:
+    """Keep the `limit` newest up to the one just written, which is never removed, and the best."""
+    found = {step: path for step, path in _list(run_dir).items() if step <= state.step}
     for step in sorted(found, reverse=True)[limit:]:
-        if step != keep:
+        if step != state.best_step:
             # Renamed first, so that an interrupted removal leaves nothing that looks like a checkpoint.
             doomed = found[step].rename(run_dir / f".{found[step].name}.partial")
             shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _free_name(path: Path) -> Path:
+    tries = (path if count == 1 else path.with_name(f"{path.name}-{count}") for count in itertools.count(1))
+    return next(place for place in tries if not place.exists())

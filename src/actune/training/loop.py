@@ -19,7 +19,14 @@ from actune.core.errors import CheckpointError, TrainingError
 from actune.core.files import atomic_folder, remove_partials
 from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
 from actune.render.tree import TokenTree
-from actune.training.checkpoint import State, load_checkpoint, save_checkpoint, write_weights
+from actune.training.checkpoint import (
+    State,
+    go_on_after,
+    load_checkpoint,
+    require_sound,
+    save_checkpoint,
+    write_weights,
+)
 from actune.training.interrupts import Interrupts
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
 from actune.training.optimizer import clip_gradients, learning_rate, make_optimizer
@@ -179,6 +186,8 @@ class _Loop:
         self.model.train()
 
     def _resume(self, folder: Path) -> None:
+        for notice in require_sound(folder) if self.ranks.leads else ():
+            self.job.say(f"Note: {notice}")
         state = load_checkpoint(folder, model=self.model, optimizer=self.optimizer, parameters=self.parameters)
         differing = _compare(state, self._state(step=state.step))
         if differing:
@@ -191,6 +200,8 @@ class _Loop:
             self.best = (state.best_step, state.best_loss)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(dict(state.scaler))
+        for notice in go_on_after(self.job.run_dir, folder, state) if self.ranks.leads else ():
+            self.job.say(f"Note: {notice}")
         self.job.say(f"Resuming after step {state.step} of {self.plan.steps} from {folder}.")
 
     def _advance(self, bar: ProgressBar) -> bool:

@@ -48,3 +48,15 @@ def test_only_a_start_that_left_nothing_is_discarded(tmp_path: Path):
     assert fail(tmp_path, resume=False) == {"run.json", "quarantine.jsonl", "metrics.jsonl"}
     (tmp_path / "metrics.jsonl").unlink()
     assert fail(tmp_path, resume=False) == set()
+
+
+def test_a_run_killed_before_its_run_json_can_be_given_again(tmp_path: Path):
+    (tmp_path / "quarantine.jsonl").write_text("")
+    (tmp_path / ".run.json.partial").write_text("{")
+    for resume, overwrite in ((True, False), (False, True)):
+        check_folder(tmp_path, resume=resume, overwrite=overwrite)
+    with pytest.raises(ConfigError, match="is not empty"):
+        check_folder(tmp_path, resume=False, overwrite=False)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ConfigError, match=r"holds no run\.json"):
+        check_folder(tmp_path, resume=True, overwrite=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actune.core.errors import CheckpointError, ConfigError
-from actune.core.files import atomic_file, atomic_folder, atomic_text
+from actune.core.files import atomic_file, atomic_folder, atomic_text, remove_partials
 
 
 def names(folder: Path) -> list[str]:
@@ -63,3 +63,13 @@ def test_full_disk_is_named_and_the_old_file_stays(tmp_path: Path):
 def test_missing_folder_is_a_wrong_request(tmp_path: Path):
     with pytest.raises(ConfigError, match="no folder"):
         atomic_text(tmp_path / "absent" / "out.txt", "x")
+
+
+def test_a_folder_whose_replacement_was_killed_comes_back(tmp_path: Path):
+    (tmp_path / ".adapter.old.partial").mkdir()
+    (tmp_path / ".adapter.old.partial/file").write_text("one")
+    (tmp_path / ".adapter.partial").mkdir()
+    (tmp_path / ".run.json.partial").write_text("{")
+    remove_partials(tmp_path)
+    assert names(tmp_path) == ["adapter"]
+    assert (tmp_path / "adapter/file").read_text() == "one"
