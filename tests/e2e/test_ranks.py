@@ -27,16 +27,26 @@ from actune.core.errors import ActuneError
 from actune.training import checkpoint
 from actune.training.ranks import Ranks
 from actune.training.run import run_training
+from actune.training.step import TrainStep
 
 spec = importlib.util.spec_from_file_location("kit", sys.argv[1])
 kit = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(kit)
-save_file = checkpoint.save_file
+save_file, forward = checkpoint.save_file, TrainStep.forward
 
 def full(*args, **kwargs):
     raise OSError(errno.ENOSPC, "No space left on device")
 
+def limit(room):
+    def limited(module, inputs):
+        if torch.is_grad_enabled() and inputs.input_ids.shape[1] > room:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(module, inputs)
+    return limited
+
 def run(ranks, options):
+    room = options.get("room")
+    TrainStep.forward = forward if room is None or ranks.leads else limit(room)
     rows = kit.build_rows(options["rows"]) if ranks.leads else None
     if ranks.leads and options.get("broken"):
         rows[0].target_weights[:] = float("inf")
@@ -143,6 +153,8 @@ def runs(tmp_path_factory):
             base, folder / "cut", accumulation=1, dropout=0.05, resume=str(folder / "cut/checkpoint-6")
         ),
         "broken": options_of(base, folder / "broken", accumulation=1, broken=True),
+        "short": options_of(base, folder / "short", accumulation=1, room=25),
+        "too-long": options_of(base, folder / "too-long", accumulation=1, room=5),
         "full": options_of(base, folder / "full", accumulation=1, full_disk=True),
         "signal": options_of(base, folder / "signal", accumulation=1, dropout=0.05),
     }
@@ -171,6 +183,16 @@ def test_two_processes_are_one_with_doubled_accumulation(runs):
                 assert line[key] == pytest.approx(other[key], rel=1e-5), key
 
 
+def test_memory_lacking_in_one_process_makes_smaller_micro_batches_in_both(runs):
+    folder, said = runs
+    assert said["short"] == ("done", "done")
+    assert (folder / "short/memory.json").exists()
+    for line, other in zip(read(folder / "short"), read(folder / "two"), strict=True):
+        for key in line.keys() & {"loss", "grad_norm", "tokens"}:
+            assert line[key] == pytest.approx(other[key], rel=1e-5), key
+    assert all("a row by itself does not fit" in text or "one row of" in text for text in said["too-long"])
+
+
 def test_two_processes_resume_as_if_never_stopped(runs):
     folder, said = runs
     assert said["resumed"] == ("done", "done")
@@ -180,8 +202,13 @@ def test_two_processes_resume_as_if_never_stopped(runs):
 
 
 def test_a_loss_that_is_no_number_ends_both_and_names_the_row(runs):
-    _, said = runs
-    assert all("no finite number" in text and "made.jsonl:1" in text for text in said["broken"])
+    folder, said = runs
+    assert all("no finite number" in text and "made.jsonl:1." in text for text in said["broken"])
+    (place,) = (folder / "broken").glob("broken-step-*")
+    rows = json.loads((place / "batch.json").read_text())["rows"]
+    # Every process looked at its own rows.
+    assert {row["process"] for row in rows} == {0, 1}
+    assert [row["source"]["line"] for row in rows if not row["finite"]] == [1]
 
 
 def test_a_full_disk_on_the_leader_ends_both(runs):

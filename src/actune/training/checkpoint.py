@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,20 @@ from actune.training.optimizer import read_state, write_state
 
 # Version 1 had no checksums; it is still read.
 _VERSION = 2
+# Settings with which another value can go on from a checkpoint. The accumulation may change against the number of
+# processes: the step size is compared as a whole.
+_FREE = frozenset(
+    {"batch_size", "gradient_accumulation_steps", "eval_batch_size", "gradient_checkpointing", "micro_batch_tokens"}
+)
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """`state.json`: `step` steps are done and `rows` rows consumed; `best_step`, `best_loss` of the saved ones."""
+    """`state.json`: `step` steps are done and `rows` rows consumed; `best_step`, `best_loss` of the saved ones.
+
+    `cuts`: where micro-batches became smaller because they did not fit (`recovery.Cut`).
+    """
 
     step: int
     rows: int
@@ -43,6 +51,7 @@ class State:
     scaler: Mapping[str, Any]
     best_step: int | None = None
     best_loss: float | None = None
+    cuts: Sequence[Mapping[str, Any]] = ()
     version: int = _VERSION
 
 
@@ -208,7 +217,25 @@ def read_checkpoint(folder: Path) -> State:
         or not needed <= set(values) <= known
     ):
         raise CheckpointError(f"{path} was written by another version of actune", fix="resume with that version")
-    return State(**values)
+    return State(**(values | {"cuts": tuple(values.get("cuts", ()))}))
+
+
+def list_differences(saved: State, now: State) -> list[str]:
+    """Say which settings that change what a step computes differ between a checkpoint and this run."""
+    found = []
+    if saved.fingerprint != now.fingerprint:
+        found.append("its data are others (fingerprint)")
+    if saved.step_size != now.step_size:
+        found.append(f"a step took {saved.step_size} rows, now {now.step_size}")
+    for group in ("tuning", "training"):
+        old, new = saved.settings.get(group), now.settings.get(group)
+        old, new = old if isinstance(old, dict) else {}, new if isinstance(new, dict) else {}
+        found += [
+            f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+            for name in sorted(set(old) | set(new))
+            if name not in _FREE and old.get(name) != new.get(name)
+        ]
+    return found
 
 
 def load_checkpoint(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,13 @@ from actune.config.settings import Settings
 from actune.core.errors import CheckpointError, TrainingError
 from actune.core.files import atomic_folder, remove_partials
 from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
+from actune.modeling.load import release_memory
 from actune.render.tree import TokenTree
+from actune.training.broken import BrokenStep, find_odd_gradients, judge_row, refuse_odd_weights, report_broken
 from actune.training.checkpoint import (
     State,
     go_on_after,
+    list_differences,
     load_checkpoint,
     require_sound,
     save_checkpoint,
@@ -31,15 +34,11 @@ from actune.training.interrupts import Interrupts
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
 from actune.training.optimizer import clip_gradients, learning_rate, make_optimizer
 from actune.training.ranks import Ranks
+from actune.training.recovery import Budgets, Shortage, explain_shortage, is_out_of_memory
 from actune.training.step import StepInput, TrainStep
 
 # The least tokens of a forward pass: short rows are laid out together even where batch_size x max_length is less.
 _LEAST_TOKENS = 4096
-# Settings that change what a step computes; another value cannot go on from a checkpoint. The accumulation may change
-# against the number of processes: the step size is compared as a whole.
-_FREE = frozenset(
-    {"batch_size", "gradient_accumulation_steps", "eval_batch_size", "gradient_checkpointing", "micro_batch_tokens"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +138,7 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
         self.plan = plan_run(self.settings, rows=len(job.train), ranks=ranks.size)
         self.interrupts = Interrupts()
+        self.budgets = Budgets(job.run_dir, writes=ranks.leads)
         self.done = 0
         self.saved = -1
         self.best: tuple[int, float] | None = None
@@ -178,18 +178,20 @@ class _Loop:
             if self.ranks.leads:
                 self.job.run_dir.mkdir(parents=True, exist_ok=True)
                 remove_partials(self.job.run_dir)
+        state = None
         if self.job.resume_from is not None:
             with self.ranks.together("reading the checkpoint"):
-                self._resume(self.job.resume_from)
+                state = self._resume(self.job.resume_from)
+        self.budgets.restore(state, self.settings, ranks=self.ranks)
         if self.plan.last_size < self.plan.size:
             self.job.say(f"The last step takes the {self.plan.last_size} rows that are left, not {self.plan.size}.")
         self.model.train()
 
-    def _resume(self, folder: Path) -> None:
+    def _resume(self, folder: Path) -> State:
         for notice in require_sound(folder) if self.ranks.leads else ():
             self.job.say(f"Note: {notice}")
         state = load_checkpoint(folder, model=self.model, optimizer=self.optimizer, parameters=self.parameters)
-        differing = _compare(state, self._state(step=state.step))
+        differing = list_differences(state, self._state(step=state.step))
         if differing:
             raise CheckpointError(
                 f"{folder} belongs to a run with other settings: {'; '.join(differing)}",
@@ -203,6 +205,7 @@ class _Loop:
         for notice in go_on_after(self.job.run_dir, folder, state) if self.ranks.leads else ():
             self.job.say(f"Note: {notice}")
         self.job.say(f"Resuming after step {state.step} of {self.plan.steps} from {folder}.")
+        return state
 
     def _advance(self, bar: ProgressBar) -> bool:
         """Do one step and log it; return whether to stop after it."""
@@ -218,11 +221,6 @@ class _Loop:
             if self.done > max(self.saved, 0):
                 self._save()
             raise KeyboardInterrupt from None
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"step {step + 1} needs more memory than {self.device} has: {error}",
-                fix="set --gradient_checkpointing true, a smaller --micro_batch_tokens or a smaller --max_length",
-            ) from error
         seconds = time.monotonic() - began
         self.done = step + 1
         if outcome.loss is None:
@@ -253,25 +251,15 @@ class _Loop:
         rows = self.plan.step(step)
         # All processes hold all rows and the same plan: each knows the sum of weights over all of them beforehand.
         denominator = math.fsum(self.weights[row] for row in rows)
-        torch.manual_seed(_derive_seed(self.settings.training.seed, step, self.ranks.rank))
-        sums: list[Tensor] = []
-        members: list[Sequence[int]] = []
-        tokens = supervised = 0
-        for chosen, batch in self._deal(rows, self.job.train, self.costs, self._budget()):
-            if self.ranks.size == 1 and self.interrupts.wanted:
-                raise _StopNow
-            total, _ = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
-            self.scaler.scale(total / denominator).backward()
-            sums.append(total.detach())
-            members.append(chosen)
-            tokens += len(batch)
-            supervised += len(batch.target_ids)
-        own = [float(value) for value in torch.stack(sums).cpu()] if sums else []
-        stop = float(self.interrupts.wanted)
-        loss, tokens, supervised, stop = self.ranks.sum([math.fsum(own), tokens, supervised, stop])
+        while True:
+            own, tokens, supervised, shortage = self._run_micro_batches(step, rows, denominator)
+            short, stop = float(shortage is not None), float(self.interrupts.wanted)
+            loss, tokens, supervised, stop, short = self.ranks.sum([math.fsum(own), tokens, supervised, stop, short])
+            if not short:
+                break
+            self._cut_budget(step, shortage)
         if not math.isfinite(loss):
-            broken = [part for value, part in zip(own, members, strict=True) if not math.isfinite(value)]
-            self._report_broken(step, rows, {row for part in broken for row in part})
+            raise self._explain_broken("loss", step, losses=own)
         norm = self._update(step, rate) if denominator > 0 else None
         return _Outcome(
             loss=loss / denominator if denominator > 0 else None,
@@ -281,6 +269,43 @@ class _Loop:
             stop=stop > 0,
         )
 
+    def _run_micro_batches(
+        self, step: int, rows: Sequence[int], denominator: float
+    ) -> tuple[list[float], float, float, Shortage | None]:
+        """Add up this process's gradients of a step; return losses by micro-batch, tokens, targets, what did not fit."""
+        torch.manual_seed(_derive_seed(self.settings.training.seed, step, self.ranks.rank))
+        sums: list[Tensor] = []
+        tokens = supervised = 0
+        for chosen, batch in self._deal(rows, self.job.train, self.costs, self._budget(step)):
+            if self.ranks.size == 1 and self.interrupts.wanted:
+                raise _StopNow
+            try:
+                total, _ = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
+                self.scaler.scale(total / denominator).backward()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                shortage = Shortage(rows=len(chosen), batch=batch, message=str(error).partition("\n")[0])
+                return [], 0, 0, shortage
+            sums.append(total.detach())
+            tokens += len(batch)
+            supervised += len(batch.target_ids)
+        return [float(value) for value in torch.stack(sums).cpu()] if sums else [], tokens, supervised, None
+
+    def _cut_budget(self, step: int, shortage: Shortage | None) -> None:
+        """Allow smaller micro-batches from this step on, in all processes alike.
+
+        Raises:
+            TrainingError: one row by itself does not fit.
+        """
+        self._drop_gradients()  # nothing of this try is kept
+        release_memory()
+        budget = self.budgets.cut(shortage, wanted=self._budget(step), step=step + 1, ranks=self.ranks)
+        if budget is None:
+            raise explain_shortage(self.model, self.settings, shortage, step=step + 1)
+        text = "the same rows in smaller parts, of at most"
+        self.job.say(f"Step {step + 1} was out of memory: {text} {budget:,} tokens a forward pass from here on.")
+
     def _update(self, step: int, rate: float) -> float | None:
         """Sum and clip gradients, update weights; return the norm before clipping (None: an fp16 overflow)."""
         parameters = list(self.parameters.values())
@@ -288,10 +313,7 @@ class _Loop:
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(parameters, self.settings.training.max_grad_norm)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
-            raise TrainingError(
-                f"step {step + 1}: the gradients are no finite numbers though the loss is",
-                fix="lower --learning_rate, or use --dtype fp32 or bf16",
-            )
+            raise self._explain_broken("gradients", step, losses=())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
@@ -303,18 +325,31 @@ class _Loop:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def _report_broken(self, step: int, rows: Sequence[int], own: set[int]) -> None:
-        marks = self.ranks.sum([float(row in own) for row in rows])
-        found = [str(self.job.train[row].source) for row, mark in zip(rows, marks, strict=True) if mark]
-        raise TrainingError(
-            f"step {step + 1}: the loss is no finite number; it comes from these rows or some of them: "
-            f"{', '.join(found[:20])}{' ...' if len(found) > 20 else ''}",
-            fix="look at those rows (actune inspect), lower --learning_rate, or use --dtype fp32",
+    def _explain_broken(
+        self, reason: Literal["loss", "gradients"], step: int, *, losses: Sequence[float]
+    ) -> TrainingError:
+        """Write the batch of a step to look at; `losses` are those of this process's micro-batches."""
+        rows, budget = self.plan.step(step), self._budget(step)
+        parts = zip(losses, self._deal(rows, self.job.train, self.costs, budget), strict=False)
+        broken = BrokenStep(
+            step=step + 1,
+            reason=reason,
+            rows=rows,
+            plan=plan_step([self.costs[row] for row in rows], ranks=self.ranks.size, budget=budget),
+            suspects=frozenset(row for loss, (part, _) in parts if not math.isfinite(loss) for row in part),
+            weights=find_odd_gradients(self.parameters),
         )
+        self._drop_gradients()
+        return report_broken(broken, self.job.train, judge=self._judge, ranks=self.ranks, run_dir=self.job.run_dir)
 
-    def _budget(self, conversations: int | None = None) -> int:
-        conversations = conversations or self.settings.training.batch_size
-        return pick_budget(self.settings, conversations=conversations, longest=max(self.costs))
+    def _judge(self, row: int) -> tuple[float, bool]:
+        batches = (batch for _, batch in self._lay_out([row], self.job.train))
+        weight = self.weights[row]
+        return judge_row(self.step_module, batches, self.parameters, packed=self.job.packed, weight=weight)
+
+    def _budget(self, step: int) -> int:
+        wanted = pick_budget(self.settings, conversations=self.settings.training.batch_size, longest=max(self.costs))
+        return self.budgets.limit(wanted, step=step + 1)
 
     def _deal(
         self, rows: Sequence[int], trees: Sequence[TokenTree], costs: Sequence[int], budget: int
@@ -322,12 +357,14 @@ class _Loop:
         """Yield this process's micro-batches of some rows, each with the rows it holds."""
         plan = plan_step([costs[row] for row in rows], ranks=self.ranks.size, budget=budget)[self.ranks.rank]
         for places in plan:
-            chosen = [rows[place] for place in places]
-            if self.job.packed:
-                parts = [(chosen, pack([trees[row] for row in chosen]))]
-            else:
-                parts = [([row], pack([line])) for row in chosen for line in unroll(trees[row])]
-            yield from ((part, batch) for part, batch in parts if len(batch))
+            yield from self._lay_out([rows[place] for place in places], trees)
+
+    def _lay_out(self, chosen: Sequence[int], trees: Sequence[TokenTree]) -> Iterator[tuple[Sequence[int], Batch]]:
+        if self.job.packed:
+            parts = [(chosen, pack([trees[row] for row in chosen]))]
+        else:
+            parts = [([row], pack([line])) for row in chosen for line in unroll(trees[row])]
+        yield from ((part, batch) for part, batch in parts if len(batch))
 
     # --- around the steps -------------------------------------------------------------------------------------------
 
@@ -335,7 +372,8 @@ class _Loop:
     def _evaluate(self, bar: ProgressBar) -> None:
         """Log the weighted mean loss over all validation targets."""
         trees, training = self.job.validation, self.settings.training
-        budget = self._budget(training.eval_batch_size)
+        conversations = training.eval_batch_size or training.batch_size
+        budget = pick_budget(self.settings, conversations=conversations, longest=max(self.costs))
         costs = _count_tokens(trees, packed=self.job.packed)
         self.model.eval()
         losses, weights = [], []
@@ -366,6 +404,7 @@ class _Loop:
             scaler=self.scaler.state_dict(),
             best_step=self.best[0] if self.best is not None else None,
             best_loss=self.best[1] if self.best is not None else None,
+            cuts=self.budgets.dump(),
         )
 
     def _save(self) -> None:
@@ -377,6 +416,7 @@ class _Loop:
             )
         with self.ranks.together("saving the checkpoint"):
             if self.ranks.leads:
+                refuse_odd_weights(self.parameters, step=self.done, run_dir=self.job.run_dir)
                 save_checkpoint(
                     self.job.run_dir,
                     model=self.model,
@@ -408,25 +448,3 @@ def _count_tokens(trees: Sequence[TokenTree], *, packed: bool) -> list[int]:
 def _derive_seed(seed: int, step: int, rank: int) -> int:
     """A seed for the dropout of one step in one process: resuming needs no state of the generator."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _compare(saved: State, now: State) -> list[str]:
-    """Say which settings that change the computation differ."""
-    found = []
-    if saved.fingerprint != now.fingerprint:
-        found.append("its data are others (fingerprint)")
-    if saved.step_size != now.step_size:
-        found.append(f"a step took {saved.step_size} rows, now {now.step_size}")
-    for group in ("tuning", "training"):
-        old, new = _group(saved.settings, group), _group(now.settings, group)
-        found += [
-            f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
-            for name in sorted(set(old) | set(new))
-            if name not in _FREE and old.get(name) != new.get(name)
-        ]
-    return found
-
-
-def _group(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    group = settings.get(name)
-    return group if isinstance(group, dict) else {}

@@ -42,9 +42,12 @@ def learning_rate(step: int, *, steps: int, peak: float, warmup_ratio: float) ->
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
-    """Clip gradients to a global norm (0: leave them) and return the norm they had."""
+    """Clip gradients to a global norm (0: leave them) and return the norm they had.
+
+    Where it is no finite number they are left too: which of them are at fault can still be seen.
+    """
     norm = nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
-    if max_norm > 0:
+    if max_norm > 0 and math.isfinite(norm):
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return float(norm)
 

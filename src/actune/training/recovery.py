@@ -1,0 +1,183 @@
+"""Out of memory: which errors mean it, how small micro-batches became because of it, and what would free how much."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from actune.config.settings import Settings
+from actune.core.errors import CheckpointError, TrainingError
+from actune.core.files import atomic_text
+from actune.data.pack import Batch
+from actune.modeling.adapters import unwrap
+from actune.training.checkpoint import State
+from actune.training.memory import estimate_step_bytes
+from actune.training.ranks import Ranks
+
+FILE = "memory.json"
+_VERSION = 1
+# How back ends word it where they do not raise torch.OutOfMemoryError.
+_WORDS = ("DefaultCPUAllocator: can't allocate memory", "out of memory", "ALLOC_FAILED", "not enough memory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """From a step on (counted from 1), a forward pass takes at most so many tokens."""
+
+    step: int
+    micro_batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """A micro-batch of so many rows that did not fit, and what was said."""
+
+    rows: int
+    batch: Batch
+    message: str
+
+
+class Budgets:
+    """Tokens of one forward pass: as set, until that did not fit; then less, for the rest of the run.
+
+    Cuts are kept with the step they began at, in `memory.json` and in checkpoints: dropout depends on how rows are
+    split, so a resumed run has to split every step as it was split.
+    """
+
+    def __init__(self, run_dir: Path, *, writes: bool) -> None:
+        """Start without cuts; `writes`: this process writes `memory.json` of the run."""
+        self._path = run_dir / FILE
+        self._writes = writes
+        self._cuts: tuple[Cut, ...] = ()
+
+    def limit(self, wanted: int, *, step: int) -> int:
+        """Return the tokens of a forward pass in a step (counted from 1) where `wanted` is set."""
+        return min([wanted, *(cut.micro_batch_tokens for cut in self._cuts if cut.step <= step)])
+
+    def cut(self, shortage: Shortage | None, *, wanted: int, step: int, ranks: Ranks) -> int | None:
+        """Return how many tokens a forward pass may take from a step on, None where a single row does not fit.
+
+        All processes call this together, each with the micro-batch of its own that did not fit, if any. Half of what
+        failed is tried: repeated, that ends at micro-batches of one row.
+
+        Raises:
+            CheckpointError: `memory.json` cannot be written.
+            TrainingError: it cannot, in the leading process.
+        """
+        halves, singles = [0.0] * ranks.size, 0.0
+        if shortage is not None and shortage.rows > 1:
+            halves[ranks.rank] = max(1, len(shortage.batch) // 2)
+        elif shortage is not None:
+            singles = 1.0
+        *halves, singles = ranks.sum([*halves, singles])
+        if singles:
+            return None
+        budget = min(wanted, *(int(value) for value in halves if value))
+        self._cuts = (*self._cuts, Cut(step=step, micro_batch_tokens=budget))
+        with ranks.together("noting what did not fit"):
+            if self._writes:
+                content = {"version": _VERSION, "cuts": self.dump()}
+                atomic_text(self._path, json.dumps(content, indent=1) + "\n")
+        return budget
+
+    def dump(self) -> tuple[dict[str, Any], ...]:
+        """Return the cuts for `state.json`."""
+        return tuple(asdict(cut) for cut in self._cuts)
+
+    def restore(self, state: State | None, settings: Settings, *, ranks: Ranks) -> None:
+        """Take over the cuts of a checkpoint, and those of this run after its step; none where the setting changed.
+
+        All processes call this together and get what the leading one finds.
+
+        Raises:
+            CheckpointError: `memory.json` is damaged.
+            TrainingError: it is, in the leading process.
+        """
+        with ranks.together("reading what did not fit"):
+            if ranks.leads:
+                saved = state.settings.get("training", {}) if state is not None else {}
+                now = settings.training.micro_batch_tokens
+                if saved.get("micro_batch_tokens", now) != now:
+                    self._path.unlink(missing_ok=True)
+                else:
+                    self._cuts = self._read(state)
+        text = ranks.broadcast_text(json.dumps(self.dump()))
+        self._cuts = tuple(Cut(**cut) for cut in json.loads(text))
+
+    def _read(self, state: State | None) -> tuple[Cut, ...]:
+        own: Sequence[Cut] = ()
+        try:
+            kept = [Cut(**cut) for cut in (state.cuts if state is not None else ())]
+            if self._path.exists():
+                own = [Cut(**cut) for cut in json.loads(self._path.read_text(encoding="utf-8"))["cuts"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self._path} cannot be read: {error!r}",
+                fix="remove it: micro-batches are made smaller again when they do not fit",
+            ) from error
+        done = state.step if state is not None else 0
+        return (*kept, *(cut for cut in own if cut.step > done))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is lacking, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+
+
+def explain_shortage(model: nn.Module, settings: Settings, shortage: Shortage | None, *, step: int) -> TrainingError:
+    """Return the error for a row that does not fit by itself: which of the settings would free about how much."""
+    device = next(model.parameters()).device
+    if shortage is None or shortage.rows > 1:
+        return TrainingError(
+            f"step {step}: a row by itself does not fit the memory of another process, which says more"
+        )
+    batch = shortage.batch
+    relief = list_relief(model, settings, tokens=len(batch), supervised=len(batch.target_ids))
+    return TrainingError(
+        f"step {step}: one row of {len(batch):,} tokens does not fit the memory of {device} by itself, so smaller "
+        f"micro-batches do not help: {shortage.message}",
+        fix="one of these, with what it would free by a rough model:\n  - " + "\n  - ".join(relief),
+    )
+
+
+def list_relief(model: nn.Module, settings: Settings, *, tokens: int, supervised: int) -> list[str]:
+    """Say what would free about how much in a step that holds one row, by the model of `estimate_step_bytes`."""
+    inner = unwrap(model)
+    config = inner.config.get_text_config()
+    full = settings.tuning.sft_type == "full"
+    compute = next(model.parameters()).dtype
+
+    def estimate(tokens: int, supervised: int, kind: torch.dtype = compute) -> int:
+        return estimate_step_bytes(model, tokens=tokens, supervised=supervised, compute=kind)
+
+    base = estimate(0, 0)
+    activations, logits = estimate(tokens, 0) - base, estimate(0, supervised) - base
+    found = []
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in inner.modules())
+    if not recomputes and inner.supports_gradient_checkpointing:
+        # What stays: the input of every layer, and one layer at a time.
+        layers = int(config.num_hidden_layers)
+        kept = activations // layers + tokens * layers * int(config.hidden_size) * compute.itemsize
+        found.append(("--gradient_checkpointing true", activations - kept))
+    found.append((f"--max_length {tokens // 2} (leaves longer rows out)", (activations + logits) // 2))
+    if compute == torch.float32 and settings.model.dtype == "fp32":
+        halved = activations - (estimate(tokens, 0, torch.bfloat16) - base)
+        stored = 0 if full else sum(weight.numel() * 2 for weight in model.parameters() if not weight.requires_grad)
+        found.append(("--dtype bf16", halved + stored))
+    if full:
+        found.append(("--sft_type lora", 12 * sum(weight.numel() for weight in model.parameters())))
+    elif settings.tuning.lora_target_modules != ("DEFAULT",):
+        found.append(("--lora_target_modules DEFAULT (fewer layers keep their input), at most", activations // 2))
+    return [f"{name}: about {_say_bytes(size)}" for name, size in found if size > 0]
+
+
+def _say_bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
