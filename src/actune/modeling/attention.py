@@ -1,12 +1,15 @@
-"""The one attention rule, sequence by sequence, behind transformers' attention interface.
+"""The one attention rule, segment by segment, behind transformers' attention interface.
 
 Query q sees key k iff `k <= q < end[k]` and, in a layer with a sliding window, `positions[q] - positions[k] < window`.
-Each tree of a pack is attended to by itself: no mask over the whole pack is ever made. The layout travels as a keyword
-argument of the forward pass, so that recomputation under gradient checkpointing sees the same one.
+No mask over the whole pack is ever made. The layout travels as a keyword argument of the forward pass, so that
+recomputation under gradient checkpointing sees the same one. There are three ways to the same result: matrix products on
+the CPU (`tree_attention.py`), a kernel for sequences of several lengths on accelerators that have one (`varlen.py`), and
+torch's attention block by block everywhere else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from actune.core.errors import ModelError
 from actune.data.pack import Batch
+from actune.modeling.segments import Block, Segment, cut_segments, plan_blocks
+from actune.modeling.tree_attention import Plan, TreeAttention
+from actune.modeling.varlen import Varlen
 
 ATTENTION = "actune"
 # What models hand to an attention function that does not change what it computes for one unpadded, uncached pass.
@@ -40,40 +46,35 @@ _HARMLESS = frozenset(
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Layout:
-    """Where the trees of a pack lie, on the device of the model (T tokens).
+    """Where the trees of a pack lie: its segments, and plans for attention over them, made once and shared by layers.
 
-    `spans`: start, stop and whether the tree is one line. `windows` notes the sliding window that each layer asked
-    for (None: none), by layer index.
+    `windows` notes the sliding window that each layer asked for (None: none), by layer index.
     """
 
-    spans: tuple[tuple[int, int, bool], ...]
-    end: Tensor
-    positions: Tensor
+    segments: tuple[Segment, ...]
+    device: torch.device
     windows: dict[int, int | None] = field(default_factory=dict)
-    _masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+    _plans: dict[tuple[int | None, bool], Plan] = field(default_factory=dict)
+    _varlen: Varlen | None = None
 
     @classmethod
     def of(cls, batch: Batch, device: torch.device) -> Layout:
         """Lay out a batch on a device."""
-        spans = tuple((start, stop, bool((batch.end[start:stop] == stop).all())) for start, stop in batch.spans)
-        return cls(
-            spans=spans,
-            end=torch.from_numpy(batch.end).to(device),
-            positions=torch.from_numpy(batch.positions).to(device),
-        )
+        return cls(segments=cut_segments(batch.end), device=device)
 
-    def mask(self, start: int, stop: int, linear: bool, window: int | None) -> Tensor | None:
-        """Return which keys the queries of a tree see [n, n] (bool), or None for plain causal attention."""
-        if linear and (window is None or stop - start <= window):
-            return None
-        if (start, window) not in self._masks:
-            index = torch.arange(start, stop, device=self.end.device)
-            seen = (index <= index[:, None]) & (index[:, None] < self.end[start:stop])
-            if window is not None:
-                depth = self.positions[start:stop]
-                seen &= depth[:, None] - depth < window
-            self._masks[start, window] = seen
-        return self._masks[start, window]
+    def plan(self, window: int | None, asked: Tensor | None = None) -> Plan:
+        """Return the blocks of queries; `asked` [Q]: the tokens that ask (None: all), the same in every call."""
+        key = (window, asked is not None)
+        if key not in self._plans:
+            queries = asked.cpu().numpy().astype("int32") if asked is not None else None
+            self._plans[key] = plan_blocks(self.segments, window, queries)
+        return self._plans[key]
+
+    def varlen(self) -> Varlen | None:
+        """Return the layout for attention of several lengths, which accelerators have; None elsewhere."""
+        if self._varlen is None and self.device.type != "cpu":
+            self._varlen = Varlen.of(self.segments, self.device)
+        return self._varlen
 
 
 def attend(  # noqa: PLR0913 - the signature is the interface's
@@ -88,7 +89,7 @@ def attend(  # noqa: PLR0913 - the signature is the interface's
     actune_layout: Layout | None = None,
     **others: Any,  # noqa: ANN401 - whatever a model's attention adds
 ) -> tuple[Tensor, None]:
-    """Attend within each tree of a pack: query [1, heads, T, dim], key and value [1, kv_heads, T, dim] -> [1, T, heads, dim].
+    """Attend within each tree of a pack: query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
 
     Raises:
         ModelError: the model asks for something that is not implemented here (an attention bias, sinks, a soft cap).
@@ -97,27 +98,75 @@ def attend(  # noqa: PLR0913 - the signature is the interface's
     if actune_layout is None:
         raise ModelError("this model does not hand the layout of a pack down to its attention layers")
     actune_layout.windows[getattr(module, "layer_idx", 0)] = sliding_window
+    attended = attend_packed(
+        *(states[0].transpose(0, 1) for states in (query, key, value)),
+        actune_layout,
+        window=sliding_window,
+        scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
+        dropout=dropout,
+    )
+    return attended[None], None
+
+
+def attend_packed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    window: int | None,
+    scale: float,
+    asked: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attend by the one rule: query [Q, heads, d], key and value [T, kv_heads, d] -> [Q, heads, d].
+
+    `asked` [Q]: the tokens that the queries belong to (None: all T).
+    """
+    if dropout == 0 and query.shape[-1] == value.shape[-1] and layout.device.type == "cpu":
+        return TreeAttention.apply(query, key, value, layout.plan(window, asked), scale)
+    if dropout == 0 and asked is None and (varlen := layout.varlen()) is not None and varlen.takes(query, window):
+        return varlen.attend(query, key, value, window=window, scale=scale)
+    return torch.cat(
+        [
+            _attend_blocks(query, *_gather(key, value, segment), blocks, scale=scale, dropout=dropout)
+            for segment, blocks in layout.plan(window, asked)
+        ]
+    )
+
+
+def _gather(key: Tensor, value: Tensor, segment: Segment) -> tuple[Tensor, Tensor]:
+    """Return keys and values of the path of a segment."""
+    spans = (*segment.above, (segment.start, segment.stop))
+    if len(spans) == 1:
+        return key[segment.start : segment.stop], value[segment.start : segment.stop]
+    return torch.cat([key[start:stop] for start, stop in spans]), torch.cat([value[start:stop] for start, stop in spans])
+
+
+def _attend_blocks(
+    query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, scale: float, dropout: float
+) -> Tensor:
+    """Attend from the blocks of one segment with torch's own attention, for what has no faster way."""
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    # One split, not a slice a tree: the gradient of a slice is a tensor of the whole pack.
-    lengths = [stop - start for start, stop, _ in actune_layout.spans]
-    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    key, value = (states.repeat_interleave(groups, dim=1).transpose(0, 1)[None] for states in (key, value))
     outputs = []
-    for (start, stop, linear), (part_query, part_key, part_value) in zip(actune_layout.spans, parts, strict=True):
-        mask = actune_layout.mask(start, stop, linear, sliding_window)
+    for block in blocks:
+        stop = min(block.high, key.shape[2])
+        mask = torch.zeros(block.last - block.first, block.high - block.low)
+        mask[:, mask.shape[1] - block.after.shape[1] :] += torch.from_numpy(block.after)
+        if block.before is not None:
+            mask[:, : block.before.shape[1]] += torch.from_numpy(block.before)
         outputs.append(
             scaled_dot_product_attention(
-                part_query,
-                part_key,
-                part_value,
-                attn_mask=mask,
-                is_causal=mask is None,
+                query[block.first : block.last].transpose(0, 1)[None],
+                key[:, :, block.low : stop],
+                value[:, :, block.low : stop],
+                attn_mask=mask[:, : stop - block.low].to(query.device, query.dtype),
                 dropout_p=dropout,
-                scale=scaling,
-            )
+                scale=scale,
+            )[0].transpose(0, 1)
         )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(outputs)
 
 
 def _check_request(module: nn.Module, query: Tensor, mask: Tensor | None, others: dict[str, Any]) -> None:

@@ -48,10 +48,16 @@ def prepare_packing(model: PreTrainedModel) -> str | None:
     return reason
 
 
+def probe_batch(model: PreTrainedModel) -> Batch:
+    """Return three short rows of random tokens, one of them branching, side by side, with a target on each token."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return pack([_row(parents, seed, vocabulary) for seed, parents in enumerate(_ROWS)])
+
+
 @torch.no_grad()
 def _find_leak(model: PreTrainedModel) -> str | None:
     vocabulary = int(model.config.get_text_config().vocab_size)
-    batch = pack([_row(parents, seed, vocabulary) for seed, parents in enumerate(_ROWS)])
+    batch = probe_batch(model)
     paths = [np.flatnonzero((np.arange(len(batch)) <= leaf) & (batch.end > leaf)) for leaf in _leaves(batch)]
     alone = [_run(model, batch.input_ids[path], None, None) for path in paths]
     own = use_attention(model, ATTENTION)

@@ -1,0 +1,104 @@
+"""LM head and cross entropy on supervised positions in two matrix products a position: logits, and their gradient.
+
+The loss is a sum, so the gradient of the logits is known as soon as they are: softmax minus the targets. It is formed
+where the logits lie, chunk by chunk, in the forward pass; logits of all positions never exist at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actune.data.pack import Batch
+from actune.modeling.fused.projection import Pass, Projection
+
+# Bytes of fp32 logits at once: on the CPU some dozen rows of a large vocabulary; an accelerator wants large products.
+_CHUNK_BYTES = {"cpu": 48 * 2**20}
+_CHUNK_BYTES_DEVICE = 1536 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What is predicted at U positions (S targets, sorted by position, each position and token at most once).
+
+    `rows` [S] index of the position, `ids` [S], `weights` [S] fp32, all on the device; `first` [U + 1], on the host:
+    where the targets of each position begin.
+    """
+
+    rows: Tensor
+    ids: Tensor
+    weights: Tensor
+    first: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> tuple[Tensor, Targets]:
+        """Return the positions of a batch that have targets [U], sorted, and what is predicted there.
+
+        Equal targets at one position, which rows with a common beginning can have, add their weights.
+        """
+        keys = batch.target_positions.astype(np.int64) << 32 | batch.target_ids
+        unique, which = np.unique(keys, return_inverse=True)
+        weights = np.bincount(which, weights=batch.target_weights, minlength=len(unique)).astype(np.float32)
+        kept, rows, counts = np.unique(unique >> 32, return_inverse=True, return_counts=True)
+
+        def move(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        targets = cls(
+            rows=move(rows),
+            ids=move(unique & 0xFFFFFFFF),
+            weights=move(weights),
+            first=np.concatenate([[0], np.cumsum(counts)]),
+        )
+        return move(kept), targets
+
+
+class HeadLoss(torch.autograd.Function):
+    """normalised hidden [U, h] -> sum of weight x negative log-likelihood, an fp32 scalar."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,  # noqa: ANN401
+        hidden: Tensor,
+        projection: Projection,
+        targets: Targets,
+        *parameters: Tensor,
+    ) -> Tensor:
+        run = Pass(projection, training=True)
+        wanted = any(ctx.needs_input_grad)
+        d_hidden = torch.empty_like(hidden) if wanted else None
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        limit = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES_DEVICE)
+        size = max(16, limit // (4 * projection.outputs))
+        for start in range(0, len(hidden), size):
+            stop = min(start + size, len(hidden))
+            wide = run.room(stop - start)
+            wide[:, : hidden.shape[1]] = hidden[start:stop]
+            kept = run.draw(stop - start)
+            logits = run.multiply(run.widen(wide, kept))
+            low, high = int(targets.first[start]), int(targets.first[stop])
+            rows, ids, weights = targets.rows[low:high] - start, targets.ids[low:high], targets.weights[low:high]
+            logs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+            del logits
+            loss -= (logs[rows, ids] * weights).sum()
+            if d_hidden is not None:
+                # d loss / d logits = (weight of the position) x softmax - (weight of the target at its token)
+                d_logits = logs.exp_()
+                d_logits *= torch.zeros(stop - start, device=hidden.device).index_add_(0, rows, weights)[:, None]
+                d_logits.view(-1).index_add_(0, rows * projection.outputs + ids, -weights)
+                d_hidden[start:stop] = run.reverse(d_logits.to(hidden.dtype), wide, kept)
+        ctx.d_hidden, ctx.found = d_hidden, run.gradients()
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Scale what the forward pass formed."""
+        (gradient,) = gradients
+        assert ctx.d_hidden is not None
+        found = [part if part is None else part * gradient.to(part.dtype) for part in ctx.found]
+        return ctx.d_hidden * gradient.to(ctx.d_hidden.dtype), None, None, *found
