@@ -65,22 +65,86 @@ def trim(tree: TokenTree) -> TokenTree:
     )
 
 
-def pack(trees: Sequence[TokenTree]) -> Batch:
-    """Lay trees side by side, each trimmed first; a tree without a target takes no room and gets no span."""
+def pack(trees: Sequence[TokenTree], *, share: bool = False) -> Batch:
+    """Lay trees side by side, each trimmed first; a tree without a target takes no room and gets no span.
+
+    With `share`, trees that begin with the same tokens are laid out as one tree, those tokens once: every target sees
+    what it saw before. Their order is then that of their tokens.
+    """
     trimmed = [tree for tree in map(trim, trees) if len(tree)]
-    starts = np.concatenate([[0], np.cumsum([len(tree) for tree in trimmed], dtype=np.int64)])
+    if share:
+        trimmed = [trimmed[place] for place in sort_by_prefix(trimmed)]
+    common = [0, *(_count_common(*pair) if share else 0 for pair in pairwise(trimmed))][: len(trimmed)]
+    parts, spans = _lay_out(trimmed, common)
     return Batch(
-        input_ids=_join([tree.input_ids for tree in trimmed]),
-        positions=_join([tree.positions for tree in trimmed]),
-        end=_join([tree.end + start for tree, start in zip(trimmed, starts[:-1], strict=True)]),
-        spans=tuple((int(start), int(stop)) for start, stop in pairwise(starts)),
-        target_positions=_join(
-            [tree.target_positions + start for tree, start in zip(trimmed, starts[:-1], strict=True)]
-        ),
+        input_ids=_join([part.input_ids for part in parts]),
+        positions=_join([part.positions for part in parts]),
+        end=_join([part.end for part in parts]),
+        spans=spans,
+        target_positions=_join([part.target_positions for part in parts]),
         target_ids=_join([tree.target_ids for tree in trimmed]),
         target_weights=np.concatenate([np.zeros(0, np.float32), *(tree.target_weights for tree in trimmed)]),
-        branches=any(tree.has_branches for tree in trimmed),
+        branches=len(spans) < len(trimmed) or any(tree.has_branches for tree in trimmed),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one tree adds to a pack; indices count within the pack."""
+
+    input_ids: Ints
+    positions: Ints
+    end: Ints
+    target_positions: Ints
+
+
+def _lay_out(trees: Sequence[TokenTree], common: Sequence[int]) -> tuple[list[_Part], tuple[tuple[int, int], ...]]:
+    """Lay out trees of which each shares its first `common` tokens with the one before it."""
+    parts: list[_Part] = []
+    starts: list[int] = []
+    trunk = np.zeros(0, np.int32)  # where the tokens of the present trunk lie
+    ends: list[tuple[NDArray[np.int32], int]] = []
+    size = 0
+    for tree, shared in zip(trees, common, strict=True):
+        ends.append((trunk[shared:], size))
+        if shared == 0:
+            starts.append(size)
+        places = np.concatenate([trunk[:shared], np.arange(size, size + len(tree) - shared, dtype=np.int32)])
+        parts.append(
+            _Part(
+                input_ids=tree.input_ids[shared:],
+                positions=tree.positions[shared:],
+                end=tree.end[shared:] + np.int32(size - shared),
+                target_positions=places[tree.target_positions],
+            )
+        )
+        trunk = places[: count_trunk(tree)]
+        size += len(tree) - shared
+    ends.append((trunk, size))
+    # The subtree of a shared token ends where the last tree that shares it does.
+    end = _join([part.end for part in parts])
+    for tokens, stop in ends:
+        end[tokens] = stop
+    cuts = np.cumsum([len(part.end) for part in parts])[:-1] if parts else []
+    parts = [replace(part, end=piece) for part, piece in zip(parts, np.split(end, cuts), strict=True)] if parts else []
+    return parts, tuple(pairwise([*starts, size])) if parts else ()
+
+
+def count_trunk(tree: TokenTree) -> int:
+    """Return how many tokens come before the first branch."""
+    return int(np.searchsorted(-tree.end, -len(tree), side="right"))
+
+
+def sort_by_prefix(trees: Sequence[TokenTree]) -> list[int]:
+    """Return the places of trees in the order of the tokens they begin with (ties: by place)."""
+    return sorted(range(len(trees)), key=lambda place: (trees[place].input_ids.astype(">i4").tobytes(), place))
+
+
+def _count_common(one: TokenTree, other: TokenTree) -> int:
+    """Return how many tokens two trees share before either branches."""
+    size = min(count_trunk(one), count_trunk(other))
+    differing = np.flatnonzero(one.input_ids[:size] != other.input_ids[:size])
+    return int(differing[0]) if len(differing) else size
 
 
 def unroll(tree: TokenTree) -> tuple[TokenTree, ...]:
