@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from actune.config.settings import (
     DataSettings,
@@ -33,7 +33,8 @@ def build_model(kind: str = "qwen3", **changes) -> PreTrainedModel:
         "max_position_embeddings": 256,
         "initializer_range": 0.2,
     } | changes
-    config = Qwen3Config(**small, head_dim=16) if kind == "qwen3" else LlamaConfig(**small)
+    kinds = {"qwen3": lambda: Qwen3Config(**small, head_dim=16), "qwen2": lambda: Qwen2Config(**small)}
+    config = kinds.get(kind, lambda: LlamaConfig(**small))()
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 

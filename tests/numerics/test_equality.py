@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from actune.data.pack import pack, unroll
 from actune.modeling.adapters import attach_adapter
+from actune.modeling.fused.decoder import Decoder
+from actune.modeling.fused.projection import draw_kept, round_share
+from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.targets import resolve_targets
 from actune.training.memory import enable_checkpointing
@@ -40,15 +44,38 @@ def train_plainly(model, rows):
     return total, gradients(model)
 
 
-def train_packed(model, groups):
+def train_packed(model, groups, *, decoder=None, share=False):
     weight = sum(float(tree.target_weights.sum()) for rows in groups for tree in rows)
-    step = TrainStep(model)
+    step = TrainStep(model, decoder=decoder)
     total = 0.0
     for rows in groups:
-        loss, _ = step(StepInput.of(pack(rows), CPU, packed=True))
+        loss, _ = step(StepInput.of(pack(rows, share=share), CPU, packed=True))
         (loss / weight).backward()
         total += float(loss.detach()) / weight
     return total, gradients(model)
+
+
+def adapt(model, targets=("ALL+head",), **changes):
+    """Put adapters on a model that are not zero."""
+    names = resolve_targets(model, list(targets)).modules
+    model = attach_adapter(model, modules=names, **({"rank": 4, "alpha": 8, "dropout": 0.0, "seed": 0} | changes))
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+def build_similar(kit, count):
+    """Rows that begin alike in several places, some of them branching."""
+    from dataclasses import replace
+
+    rows = kit.build_rows(count)
+    ids = kit.build_line(40, seed=1000).input_ids
+    for place, row in enumerate(rows):
+        common = min(len(row), (3, 5, 8)[place % 3])
+        rows[place] = replace(row, input_ids=np.concatenate([ids[:common], row.input_ids[common:]]))
+    return rows
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -60,14 +87,7 @@ def test_packed_rows_and_branches_train_as_sequences_one_by_one(kit, kind, lora,
 
     def build():
         model = kit.build_model(kind, tie_word_embeddings=kind == "qwen3")
-        if lora:
-            names = resolve_targets(model, ["ALL+head"]).modules
-            model = attach_adapter(model, modules=names, rank=4, alpha=8, dropout=0.0, seed=0)
-            generator = torch.Generator().manual_seed(0)
-            for weight in model.parameters():
-                if weight.requires_grad:
-                    weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
-        return model.train()
+        return (adapt(model) if lora else model).train()
 
     loss, wanted = train_plainly(build(), rows)
     model = build()
@@ -80,6 +100,99 @@ def test_packed_rows_and_branches_train_as_sequences_one_by_one(kit, kind, lora,
     packed_loss, found = train_packed(model, [rows])
     assert packed_loss == pytest.approx(loss, rel=1e-5)
     close(found, wanted)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("targets", [("ALL",), ("ALL+head",), ("DEFAULT",), ("down_proj", "q_proj")])
+@pytest.mark.parametrize(("kind", "tied"), [("qwen3", True), ("llama", False), ("qwen2", True)])
+def test_the_fused_decoder_trains_as_the_plain_model(kit, kind, tied, targets, recompute):
+    rows = build_similar(kit, 9)
+    loss, wanted = train_plainly(adapt(kit.build_model(kind, tie_word_embeddings=tied), targets).train(), rows)
+    model = kit.build_model(kind, tie_word_embeddings=tied)
+    assert prepare_packing(model) is None
+    model = adapt(model, targets)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    decoder = prepare_decoder(model)
+    assert isinstance(decoder, Decoder), decoder
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    decoder.recompute = recompute
+    model.train()
+    for groups in ([rows], [rows[:4], rows[4:]]):
+        model.zero_grad()
+        found_loss, found = train_packed(model, groups, decoder=decoder, share=True)
+        assert found_loss == pytest.approx(loss, rel=1e-5)
+        close(found, wanted)
+    # The model's own forward pass goes on working on the weights that were moved.
+    model.zero_grad()
+    own_loss, own = train_packed(model, [rows])
+    assert own_loss == pytest.approx(loss, rel=1e-5)
+    close(own, wanted)
+
+
+def test_shared_beginnings_train_as_rows_one_by_one(kit):
+    rows = build_similar(kit, 9)
+    model = kit.build_model()
+    loss, wanted = train_plainly(model, rows)
+    model.zero_grad()
+    assert prepare_packing(model) is None
+    assert len(pack(rows, share=True)) < len(pack(rows)) - 20
+    packed_loss, found = train_packed(model, [rows], share=True)
+    assert packed_loss == pytest.approx(loss, rel=1e-5)
+    close(found, wanted)
+
+
+def test_fused_dropout_drops_the_stated_share_and_is_seeded(kit):
+    model = kit.build_model()
+    assert prepare_packing(model) is None
+    model = adapt(model, dropout=0.3)
+    decoder = prepare_decoder(model)
+    assert isinstance(decoder, Decoder), decoder
+    rows = kit.build_rows(5)
+    losses = {}
+    for mode in ("eval", "train", "again", "recomputed", "other"):
+        model.train(mode != "eval")
+        torch.manual_seed(1 if mode == "other" else 0)
+        decoder.recompute = mode == "recomputed"
+        model.zero_grad()
+        losses[mode] = train_packed(model, [rows], decoder=decoder)
+    assert losses["train"][0] == losses["again"][0] == losses["recomputed"][0] != losses["other"][0]
+    assert losses["eval"][0] != losses["train"][0]
+    close(losses["recomputed"][1], losses["train"][1])
+    kept = draw_kept(400, 250, 0.3, CPU)
+    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.01)
+    assert round_share(0.05) == pytest.approx(0.05, abs=1e-5)
+
+
+def test_what_the_fused_decoder_does_not_know_is_left_to_the_model(kit):
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    model = AutoModelForCausalLM.from_config(
+        Gemma2Config(
+            vocab_size=kit.VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            attn_logit_softcapping=None,
+        )
+    )
+    assert prepare_packing(model) is None
+    assert isinstance(prepare_decoder(adapt(model, ("DEFAULT",))), str)
+    other = kit.build_model()
+    prepare_packing(other)
+    other = adapt(other, ("DEFAULT",))
+    other.get_base_model().model.layers[1].mlp.act_fn = torch.nn.GELU()
+    assert "GELU" in prepare_decoder(other)
+    # A layer that looks right and computes something else is found by the trial.
+    twin = kit.build_model()
+    prepare_packing(twin)
+    twin = adapt(twin, ("DEFAULT",))
+    layer = twin.get_base_model().model.layers[0]
+    original = layer.mlp.forward
+    layer.mlp.forward = lambda states: 1.01 * original(states)
+    assert "differs" in prepare_decoder(twin)
 
 
 def test_sliding_windows_train_as_in_the_plain_model(kit):
@@ -104,6 +217,19 @@ def test_sliding_windows_train_as_in_the_plain_model(kit):
     packed_loss, found = train_packed(model, [rows])
     assert packed_loss == pytest.approx(loss, rel=1e-5)
     close(found, wanted)
+    config._attn_implementation = "sdpa"
+    plain = adapt(AutoModelForCausalLM.from_config(config), ("ALL",))
+    state = plain.state_dict()
+    loss, wanted = train_plainly(plain, rows)
+    model = AutoModelForCausalLM.from_config(config)
+    assert prepare_packing(model) is None
+    model = adapt(model, ("ALL",))
+    model.load_state_dict(state)
+    decoder = prepare_decoder(model)
+    assert isinstance(decoder, Decoder), decoder
+    packed_loss, found = train_packed(model, [rows], decoder=decoder, share=True)
+    assert packed_loss == pytest.approx(loss, rel=1e-5)
+    close(found, wanted)
 
 
 def test_micro_batches_do_not_change_the_step(kit):
@@ -121,7 +247,7 @@ def test_a_head_on_supervised_positions_is_the_head_on_all(kit):
     batch = pack(kit.build_rows(5))
     inputs = StepInput.of(batch, CPU, packed=True)
     assert len(inputs.kept) < len(batch)
-    assert len(inputs.rows) > len(inputs.kept)  # branches share a position
+    assert len(inputs.targets.rows) > len(inputs.kept)  # branches share a position
     model = kit.build_model()
     assert prepare_packing(model) is None
     results = []

@@ -72,8 +72,8 @@ def test_interrupted_and_resumed_is_uninterrupted(kit, model_dir, tmp_path, monk
 
     original = _Loop._deal
 
-    def deal(self, rows, trees, costs, budget):
-        parts = list(original(self, rows, trees, costs, budget))
+    def deal(self, rows, trees, budget):
+        parts = list(original(self, rows, trees, budget))
         for place, part in enumerate(parts):
             if self.done == 5 and trees is self.job.train and place == (0 if moment == "between steps" else 1):
                 os.kill(os.getpid(), signal.SIGTERM)

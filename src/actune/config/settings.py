@@ -166,6 +166,14 @@ class TrainingSettings(Group):
         default=True,
         description="Lay several rows out in one forward pass without padding. Switched off with a notice for models that leak between rows.",
     )
+    share_prefixes: bool = Field(
+        default=True,
+        description="Rows of one forward pass that begin with the same tokens (system text, tools) have these computed once: the same losses and gradients in less time. With lora_dropout_p they share its mask there.",
+    )
+    fused: bool = Field(
+        default=True,
+        description="Compute Llama-like models with LoRA by actune's own forward and backward pass, after a trial against the model's; others, and off: by the model's own.",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=5e-5, description="Peak learning rate.")
     warmup_ratio: Share = Field(
         default=0.03, description="Share of the steps with rising learning rate; then it falls linearly to 0."

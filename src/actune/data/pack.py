@@ -49,6 +49,8 @@ def trim(tree: TokenTree) -> TokenTree:
     """
     counted = tree.target_weights > 0
     targets = tree.target_positions[counted]
+    if len(targets) == len(counted) > 0 and not tree.has_branches and int(targets.max()) == len(tree) - 1:
+        return tree
     before = np.zeros(len(tree) + 1, dtype=np.int64)
     np.cumsum(np.bincount(targets, minlength=len(tree)), out=before[1:])
     kept = before[tree.end] > before[:-1]
@@ -132,7 +134,8 @@ def _lay_out(trees: Sequence[TokenTree], common: Sequence[int]) -> tuple[list[_P
 
 def count_trunk(tree: TokenTree) -> int:
     """Return how many tokens come before the first branch."""
-    return int(np.searchsorted(-tree.end, -len(tree), side="right"))
+    inside = np.flatnonzero(tree.end != len(tree))
+    return int(inside[0]) if len(inside) else len(tree)
 
 
 def sort_by_prefix(trees: Sequence[TokenTree]) -> list[int]:
@@ -189,28 +192,52 @@ def _join(parts: Sequence[NDArray[np.integer]]) -> Ints:
 # --- rows of one step to ranks and micro-batches --------------------------------------------------------------------
 
 
-def plan_step(costs: Sequence[int], *, ranks: int, budget: int) -> list[list[list[int]]]:
-    """Deal rows to ranks and micro-batches: `plan[rank][micro_batch]` lists indices into `costs`, each exactly once.
+# Rows that begin with fewer common tokens than this are not kept together for them: balance and full micro-batches
+# are worth more.
+_WORTH_SHARING = 32
 
-    Rows go, longest first, to the rank with the least so far, and there into the first micro-batch with room for them
-    (`budget`: tokens; a longer row gets a micro-batch of its own). Ties go to the lower index: the plan is a pure
-    function of its arguments.
+
+def plan_step(trees: Sequence[TokenTree], *, ranks: int, budget: int, share: bool = False) -> list[list[list[int]]]:
+    """Deal trimmed rows to ranks and micro-batches: `plan[rank][micro_batch]` lists indices into `trees`, each once.
+
+    `budget`: tokens of a micro-batch; a longer row gets one of its own. With `share`, rows that begin alike stay
+    together as far as a micro-batch, or a rank's part of the step, has room, and count as many tokens as `pack` lays
+    out. These groups go, largest first, to the rank with the least so far, and there into the first micro-batch with room
+    for them. Ties go to the lower index: the plan is a pure function of its arguments.
     """
+    groups = _group(trees, ranks=ranks, budget=budget) if share else [([row], len(t)) for row, t in enumerate(trees)]
     plan: list[list[list[int]]] = [[] for _ in range(ranks)]
     room: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
-    for row in sorted(range(len(costs)), key=lambda row: (-costs[row], row)):
+    for rows, cost in sorted(groups, key=lambda group: (-group[1], group[0][0])):
         rank = min(range(ranks), key=lambda rank: (loads[rank], rank))
-        loads[rank] += costs[row]
+        loads[rank] += cost
         for place, left in enumerate(room[rank]):
-            if costs[row] <= left:
-                plan[rank][place].append(row)
-                room[rank][place] -= costs[row]
+            if cost <= left:
+                plan[rank][place] += rows
+                room[rank][place] -= cost
                 break
         else:
-            plan[rank].append([row])
-            room[rank].append(budget - costs[row])
+            plan[rank].append(list(rows))
+            room[rank].append(budget - cost)
     return plan
+
+
+def _group(trees: Sequence[TokenTree], *, ranks: int, budget: int) -> list[tuple[list[int], int]]:
+    """Return groups of rows with their tokens once laid out together."""
+    order = sort_by_prefix(trees)
+    common = [0, *(_count_common(trees[one], trees[other]) for one, other in pairwise(order))]
+    total = sum(len(trees[row]) - shared for row, shared in zip(order, common, strict=False))
+    limit = min(budget, -(-total // ranks)) if ranks > 1 else budget
+    groups: list[tuple[list[int], int]] = []
+    for row, shared in zip(order, common, strict=False):
+        added = len(trees[row]) - shared
+        if groups and shared >= _WORTH_SHARING and groups[-1][1] + added <= limit:
+            rows, cost = groups[-1]
+            groups[-1] = ([*rows, row], cost + added)
+        else:
+            groups.append(([row], len(trees[row])))
+    return groups
 
 
 # --- rows of a run to steps -----------------------------------------------------------------------------------------

@@ -99,7 +99,9 @@ def attend(  # noqa: PLR0913 - the signature is the interface's
         raise ModelError("this model does not hand the layout of a pack down to its attention layers")
     actune_layout.windows[getattr(module, "layer_idx", 0)] = sliding_window
     attended = attend_packed(
-        *(states[0].transpose(0, 1) for states in (query, key, value)),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         actune_layout,
         window=sliding_window,
         scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
@@ -140,7 +142,9 @@ def _gather(key: Tensor, value: Tensor, segment: Segment) -> tuple[Tensor, Tenso
     spans = (*segment.above, (segment.start, segment.stop))
     if len(spans) == 1:
         return key[segment.start : segment.stop], value[segment.start : segment.stop]
-    return torch.cat([key[start:stop] for start, stop in spans]), torch.cat([value[start:stop] for start, stop in spans])
+    return torch.cat([key[start:stop] for start, stop in spans]), torch.cat(
+        [value[start:stop] for start, stop in spans]
+    )
 
 
 def _attend_blocks(

@@ -67,9 +67,10 @@ class HeadLoss(torch.autograd.Function):
         hidden: Tensor,
         projection: Projection,
         targets: Targets,
+        training: bool,
         *parameters: Tensor,
     ) -> Tensor:
-        run = Pass(projection, training=True)
+        run = Pass(projection, training=training)
         wanted = any(ctx.needs_input_grad)
         d_hidden = torch.empty_like(hidden) if wanted else None
         loss = hidden.new_zeros((), dtype=torch.float32)
@@ -101,4 +102,4 @@ class HeadLoss(torch.autograd.Function):
         (gradient,) = gradients
         assert ctx.d_hidden is not None
         found = [part if part is None else part * gradient.to(part.dtype) for part in ctx.found]
-        return ctx.d_hidden * gradient.to(ctx.d_hidden.dtype), None, None, *found
+        return ctx.d_hidden * gradient.to(ctx.d_hidden.dtype), None, None, None, *found

@@ -107,14 +107,16 @@ def _cut_blocks(places: Ints, first: int, window: int | None) -> Iterator[Block]
         high = round_up(top + 1)
         # Where queries follow each other, all blocks of a shape have one mask.
         steps = tuple((chosen - bottom).tolist()) if top - bottom + 1 != len(chosen) else len(chosen)
-        wide = window is not None and top - window >= low
+        before = None
+        if window is not None and top - window >= low:
+            before = _hide_before(steps, bottom - low - window + 1, top - low - window + 1)
         yield Block(
             first=first + at,
             last=first + at + len(chosen),
             low=low,
             high=high,
             after=_hide_after(steps, high - bottom - 1),
-            before=_hide_before(steps, bottom - low - window + 1, top - low - window + 1) if wide else None,
+            before=before,
         )
 
 

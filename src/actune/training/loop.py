@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from actune.config.settings import Settings
 from actune.core.errors import CheckpointError, TrainingError
 from actune.core.files import atomic_folder, remove_partials
-from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
+from actune.data.pack import Batch, RunPlan, steps, trim
+from actune.modeling.fused.decoder import Decoder
 from actune.modeling.load import release_memory
 from actune.render.tree import TokenTree
 from actune.training.broken import BrokenStep, find_odd_gradients, judge_row, refuse_odd_weights, report_broken
@@ -30,6 +31,7 @@ from actune.training.checkpoint import (
     save_checkpoint,
     write_weights,
 )
+from actune.training.dealing import Dealer
 from actune.training.interrupts import Interrupts
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
 from actune.training.optimizer import clip_gradients, learning_rate, make_optimizer
@@ -45,7 +47,8 @@ _LEAST_TOKENS = 4096
 class Job:
     """What is trained on, and where results go.
 
-    `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `autocast`: dtype of matrix
+    `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `decoder`: computes the model
+    (None: its own forward pass does). `autocast`: dtype of matrix
     products where weights are kept in fp32. `save_extra` copies tokenizer files into a folder of weights.
     """
 
@@ -55,6 +58,7 @@ class Job:
     run_dir: Path
     fingerprint: str
     packed: bool
+    decoder: Decoder | None = None
     resume_from: Path | None = None
     autocast: torch.dtype | None = None
     save_extra: Callable[[Path], None] = lambda _folder: None
@@ -122,7 +126,10 @@ class _Loop:
 
     def __init__(self, model: nn.Module, job: Job, ranks: Ranks) -> None:
         self.model, self.job, self.ranks, self.settings = model, job, ranks, job.settings
-        self.costs = _count_tokens(job.train, packed=job.packed)
+        self.dealer = Dealer(ranks=ranks.size, packed=job.packed, share=job.settings.training.share_prefixes)
+        # Trimmed tokens of each row, however many of them a micro-batch shares: what a user's data has.
+        self.tokens = [len(trim(tree)) for tree in job.train]
+        self.longest = max((len(tree) for tree in job.train), default=0)
         self.weights = [float(np.sum(tree.target_weights, dtype=np.float64)) for tree in job.train]
         if not any(self.weights):
             raise TrainingError(
@@ -132,7 +139,7 @@ class _Loop:
         self.device = next(model.parameters()).device
         self.parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         ranks.share_parameters(self.parameters.values())
-        self.step_module = TrainStep(model, autocast=job.autocast)
+        self.step_module = TrainStep(model, autocast=job.autocast, decoder=job.decoder)
         self.optimizer = make_optimizer(self.parameters, self.settings.training)
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
@@ -276,7 +283,7 @@ class _Loop:
         torch.manual_seed(_derive_seed(self.settings.training.seed, step, self.ranks.rank))
         sums: list[Tensor] = []
         tokens = supervised = 0
-        for chosen, batch in self._deal(rows, self.job.train, self.costs, self._budget(step)):
+        for chosen, batch in self._deal(rows, self.job.train, self._budget(step)):
             if self.ranks.size == 1 and self.interrupts.wanted:
                 raise _StopNow
             try:
@@ -288,7 +295,7 @@ class _Loop:
                 shortage = Shortage(rows=len(chosen), batch=batch, message=str(error).partition("\n")[0])
                 return [], 0, 0, shortage
             sums.append(total.detach())
-            tokens += len(batch)
+            tokens += sum(self.tokens[row] for row in chosen) if self.job.packed else len(batch)
             supervised += len(batch.target_ids)
         return [float(value) for value in torch.stack(sums).cpu()] if sums else [], tokens, supervised, None
 
@@ -330,12 +337,12 @@ class _Loop:
     ) -> TrainingError:
         """Write the batch of a step to look at; `losses` are those of this process's micro-batches."""
         rows, budget = self.plan.step(step), self._budget(step)
-        parts = zip(losses, self._deal(rows, self.job.train, self.costs, budget), strict=False)
+        parts = zip(losses, self._deal(rows, self.job.train, budget), strict=False)
         broken = BrokenStep(
             step=step + 1,
             reason=reason,
             rows=rows,
-            plan=plan_step([self.costs[row] for row in rows], ranks=self.ranks.size, budget=budget),
+            plan=self.dealer.plan(rows, self.job.train, budget),
             suspects=frozenset(row for loss, (part, _) in parts if not math.isfinite(loss) for row in part),
             weights=find_odd_gradients(self.parameters),
         )
@@ -343,28 +350,19 @@ class _Loop:
         return report_broken(broken, self.job.train, judge=self._judge, ranks=self.ranks, run_dir=self.job.run_dir)
 
     def _judge(self, row: int) -> tuple[float, bool]:
-        batches = (batch for _, batch in self._lay_out([row], self.job.train))
+        batches = (batch for _, batch in self.dealer.lay_out([row], self.job.train))
         weight = self.weights[row]
         return judge_row(self.step_module, batches, self.parameters, packed=self.job.packed, weight=weight)
 
     def _budget(self, step: int) -> int:
-        wanted = pick_budget(self.settings, conversations=self.settings.training.batch_size, longest=max(self.costs))
+        wanted = pick_budget(self.settings, conversations=self.settings.training.batch_size, longest=self.longest)
         return self.budgets.limit(wanted, step=step + 1)
 
     def _deal(
-        self, rows: Sequence[int], trees: Sequence[TokenTree], costs: Sequence[int], budget: int
+        self, rows: Sequence[int], trees: Sequence[TokenTree], budget: int
     ) -> Iterator[tuple[Sequence[int], Batch]]:
         """Yield this process's micro-batches of some rows, each with the rows it holds."""
-        plan = plan_step([costs[row] for row in rows], ranks=self.ranks.size, budget=budget)[self.ranks.rank]
-        for places in plan:
-            yield from self._lay_out([rows[place] for place in places], trees)
-
-    def _lay_out(self, chosen: Sequence[int], trees: Sequence[TokenTree]) -> Iterator[tuple[Sequence[int], Batch]]:
-        if self.job.packed:
-            parts = [(chosen, pack([trees[row] for row in chosen]))]
-        else:
-            parts = [([row], pack([line])) for row in chosen for line in unroll(trees[row])]
-        yield from ((part, batch) for part, batch in parts if len(batch))
+        return self.dealer.deal(rows, trees, rank=self.ranks.rank, budget=budget)
 
     # --- around the steps -------------------------------------------------------------------------------------------
 
@@ -373,11 +371,10 @@ class _Loop:
         """Log the weighted mean loss over all validation targets."""
         trees, training = self.job.validation, self.settings.training
         conversations = training.eval_batch_size or training.batch_size
-        budget = pick_budget(self.settings, conversations=conversations, longest=max(self.costs))
-        costs = _count_tokens(trees, packed=self.job.packed)
+        budget = pick_budget(self.settings, conversations=conversations, longest=self.longest)
         self.model.eval()
         losses, weights = [], []
-        for _, batch in self._deal(range(len(trees)), trees, costs, budget):
+        for _, batch in self._deal(range(len(trees)), trees, budget):
             total, weight = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
             losses.append(float(total))
             weights.append(float(weight))
@@ -436,13 +433,6 @@ class _Loop:
                 with atomic_folder(folder) as partial:
                     write_weights(self.model, partial, self.job.save_extra)
         return folder
-
-
-def _count_tokens(trees: Sequence[TokenTree], *, packed: bool) -> list[int]:
-    """Tokens each row takes in forward passes."""
-    if packed:
-        return [len(trim(tree)) for tree in trees]
-    return [sum(len(line) for line in unroll(tree)) for tree in trees]
 
 
 def _derive_seed(seed: int, step: int, rank: int) -> int:

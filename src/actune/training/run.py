@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from actune.config.settings import Settings
 from actune.core.errors import ModelError, TrainingError
 from actune.modeling.adapters import attach_adapter, unwrap
+from actune.modeling.fused.decoder import Decoder
+from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.targets import resolve_targets
@@ -66,7 +68,8 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     if full:
         trained.requires_grad_(True)
     _announce(trained, settings, rows=len(rows), ranks=ranks, compute=compute, say=say)
-    _set_checkpointing(trained, settings, rows, compute=compute, say=say)
+    decoder = _decide_decoder(trained, settings, packed=packed, say=say)
+    _set_checkpointing(trained, decoder, settings, rows, compute=compute, say=say)
     job = Job(
         settings=settings,
         train=rows,
@@ -74,6 +77,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         run_dir=run_dir,
         fingerprint=fingerprint,
         packed=packed,
+        decoder=decoder,
         resume_from=Path(checkpoint) if checkpoint else None,
         autocast=compute if full and compute != torch.float32 else None,
         save_extra=save_extra,
@@ -101,6 +105,18 @@ def _decide_packing(model: PreTrainedModel, settings: Settings, say: Callable[[s
     if reason is not None:
         say(f"Rows are not packed: {reason}. One plain sequence a forward pass: the same losses, slower.")
     return reason is None
+
+
+def _decide_decoder(
+    model: nn.Module, settings: Settings, *, packed: bool, say: Callable[[str], None]
+) -> Decoder | None:
+    if not packed or not settings.training.fused or settings.tuning.sft_type == "full":
+        return None
+    found = prepare_decoder(model)
+    if isinstance(found, str):
+        say(f"The model's own forward pass is used: {found}. The same losses, slower.")
+        return None
+    return found
 
 
 def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Callable[[str], None]) -> nn.Module:
@@ -152,6 +168,7 @@ def _announce(
 
 def _set_checkpointing(
     model: nn.Module,
+    decoder: Decoder | None,
     settings: Settings,
     rows: Sequence[TokenTree],
     *,
@@ -170,6 +187,10 @@ def _set_checkpointing(
         compute=compute,
     )
     if not wanted:
+        return
+    if decoder is not None:
+        decoder.recompute = True
+        say("Gradient checkpointing is on: activations are recomputed in the backward pass.")
         return
     inner = unwrap(model)
     if not inner.supports_gradient_checkpointing:

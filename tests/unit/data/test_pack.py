@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ def build(parents: list[int], targets: list[tuple[int, int, float]], ids: list[i
         target_weights=np.array([w for _, _, w in targets], np.float32),
         source=Source(file="made", line=1),
     )
+
+
+def line(ids: list[int]) -> TokenTree:
+    """Tokens one after the other, with a target at each."""
+    return build(list(range(-1, len(ids) - 1)), [(place, 5, 1.0) for place in range(len(ids))], ids)
 
 
 @st.composite
@@ -64,14 +70,34 @@ def test_trim_keeps_what_every_target_sees_and_nothing_without_a_target(tree):
         assert ((small.target_positions >= k) & (small.target_positions < small.end[k])).any()
 
 
-@given(st.lists(trees(), max_size=4))
-def test_pack_keeps_what_every_target_sees(rows):
-    batch = pack(rows)
+@st.composite
+def similar_trees(draw) -> list[TokenTree]:
+    """Trees of which many begin alike: few different tokens."""
+    rows = draw(st.lists(trees(), max_size=5))
+    return [replace(row, input_ids=(row.input_ids % draw(st.sampled_from([1, 2, 3]))).astype(np.int32)) for row in rows]
+
+
+@given(st.one_of(st.lists(trees(), max_size=4), similar_trees()), st.booleans())
+def test_pack_keeps_what_every_target_sees(rows, share):
+    batch = pack(rows, share=share)
     assert contexts(batch) == sum((contexts(row) for row in rows), Counter())
     assert [start for start, _ in batch.spans] == [0, *(stop for _, stop in batch.spans)][: len(batch.spans)]
     assert len(batch) == (batch.spans[-1][1] if batch.spans else 0)
     for start, stop in batch.spans:
         assert batch.end[start:stop].max() == stop
+
+
+def test_shared_tokens_are_laid_out_once():
+    one, two, other = line([1, 2, 3, 4]), line([1, 2, 5, 6, 7]), line([9, 1])
+    branching = build([-1, 0, 1, 1], [(1, 6, 1.0), (2, 8, 1.0), (3, 8, 1.0)], [1, 2, 3, 8])
+    batch = pack([one, other, two, branching], share=True)
+    assert batch.input_ids.tolist() == [1, 2, 3, 4, 3, 8, 5, 6, 7, 9, 1]
+    assert batch.end.tolist() == [9, 9, 4, 4, 5, 6, 9, 9, 9, 11, 11]
+    assert batch.spans == ((0, 9), (9, 11))
+    assert batch.branches
+    assert len(pack([one, other, two, branching])) == 4 + 2 + 5 + 4
+    twice = pack([one, one], share=True)
+    assert (len(twice), twice.branches, len(twice.target_ids)) == (4, True, 8)
 
 
 @given(trees())
@@ -99,13 +125,35 @@ def test_trim_drops_the_tail_and_a_branch_without_targets():
     st.integers(1, 60),
 )
 def test_plan_step_deals_every_row_once_within_the_budget(costs, ranks, budget):
-    plan = plan_step(costs, ranks=ranks, budget=budget)
+    plan = plan_step([line([7] * cost) for cost in costs], ranks=ranks, budget=budget)
     assert len(plan) == ranks
     assert sorted(row for rank in plan for batch in rank for row in batch) == list(range(len(costs)))
     for batch in (batch for rank in plan for batch in rank):
         assert len(batch) == 1 or sum(costs[row] for row in batch) <= budget
     loads = [sum(costs[row] for batch in rank for row in batch) for rank in plan]
     assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+def test_rows_that_begin_alike_stay_together():
+    head, foot = list(range(100, 150)), [1] * 10
+    rows = [line([*(head if number % 2 else head[::-1]), number, *foot]) for number in range(8)]
+    plan = plan_step(rows, ranks=1, budget=50 + 4 * 11, share=True)
+    assert [sorted(batch) for batch in plan[0]] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert all(len(pack([rows[row] for row in batch], share=True)) == 94 for batch in plan[0])
+    # Two processes get a share each; what does not fit a micro-batch goes into the next.
+    plan = plan_step(rows, ranks=2, budget=80, share=True)
+    assert sorted(row for rank in plan for batch in rank for row in batch) == list(range(8))
+    for batch in (batch for rank in plan for batch in rank):
+        assert len(pack([rows[row] for row in batch], share=True)) <= 80
+
+
+@given(similar_trees(), st.integers(1, 3), st.integers(1, 40))
+def test_plan_step_with_sharing_deals_every_row_once(rows, ranks, budget):
+    rows = [trim(row) for row in rows]
+    plan = plan_step(rows, ranks=ranks, budget=budget, share=True)
+    assert sorted(row for rank in plan for batch in rank for row in batch) == list(range(len(rows)))
+    for batch in (batch for rank in plan for batch in rank):
+        assert len(batch) == 1 or len(pack([rows[row] for row in batch], share=True)) <= budget
 
 
 @settings(max_examples=50)

@@ -77,14 +77,6 @@ def test_attend_is_the_rule_pair_by_pair(window, kv_heads):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_lines_need_no_mask_and_masks_cover_one_tree_only():
-    layout = Layout.of(pack([line(5), branching()]), torch.device("cpu"))
-    assert layout.mask(*layout.spans[0], None) is None
-    assert layout.mask(*layout.spans[0], 5) is None
-    assert layout.mask(*layout.spans[0], 4).shape == (5, 5)
-    assert layout.mask(*layout.spans[1], None).shape == (7, 7)
-
-
 @pytest.mark.parametrize("extra", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}, {"is_causal": False}])
 def test_requests_that_are_not_implemented_are_refused(extra):
     states = torch.randn(1, 4, 5, 8)

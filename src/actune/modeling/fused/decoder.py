@@ -22,7 +22,16 @@ from transformers import PreTrainedModel
 
 from actune.modeling.adapters import unwrap
 from actune.modeling.attention import Layout, attend_packed
-from actune.modeling.fused.block import FinishLayer, FinishSpec, Heads, HeadsSpec, Norm, ProjectHeads, normalise, reverse_norm
+from actune.modeling.fused.block import (
+    FinishLayer,
+    FinishSpec,
+    Heads,
+    HeadsSpec,
+    Norm,
+    ProjectHeads,
+    normalise,
+    reverse_norm,
+)
 from actune.modeling.fused.projection import Adapter, Projection
 from actune.modeling.head import HeadLoss, Targets
 
@@ -126,13 +135,11 @@ class Decoder:
         for index, layer in enumerate(self.layers):
             asked = kept if index == len(self.layers) - 1 else None
             if self.recompute and hidden.requires_grad:
-                hidden = checkpoint(
-                    _run_layer, layer, hidden, cos, sin, layout, asked, training, use_reentrant=False
-                )
+                hidden = checkpoint(_run_layer, layer, hidden, cos, sin, layout, asked, training, use_reentrant=False)
             else:
                 hidden = _run_layer(layer, hidden, cos, sin, layout, asked, training)
         normal = Normalise.apply(hidden, self._norm)
-        return HeadLoss.apply(normal, self._head, targets, *self._head.parameters)
+        return HeadLoss.apply(normal, self._head, targets, training, *self._head.parameters)
 
     def _embed_ids(self, ids: Tensor) -> Tensor:
         weight, down, up, scale = self._embed
@@ -151,9 +158,7 @@ class Decoder:
 def _run_layer(
     layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, layout: Layout, asked: Tensor | None, training: bool
 ) -> Tensor:
-    query, key, value = ProjectHeads.apply(
-        hidden, layer.heads, cos, sin, asked, training, *layer.heads.parameters
-    )
+    query, key, value = ProjectHeads.apply(hidden, layer.heads, cos, sin, asked, training, *layer.heads.parameters)
     attended = attend_packed(query, key, value, layout, window=layer.window, scale=layer.scale, asked=asked)
     source = hidden if asked is None else hidden[asked]
     return FinishLayer.apply(source, attended.flatten(1), layer.finish, training, *layer.finish.parameters)
@@ -202,12 +207,13 @@ def _check_parts(inner: PreTrainedModel, base: Any) -> None:  # noqa: ANN401
     for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
         if not hasattr(base, name):
             raise Unsuited(f"it has no {name}")
-    if inner.get_output_embeddings() is None:
+    head = inner.get_output_embeddings()
+    if head is None:
         raise Unsuited("it has no LM head")
-    known = {id(base), id(inner), id(inner.get_output_embeddings())}
+    known = {id(base), id(inner)}
     parts = (base.embed_tokens, base.layers, base.norm, base.rotary_emb)
     known |= {id(module) for part in parts for module in part.modules()}
-    known |= {id(module) for module in inner.get_output_embeddings().modules()}
+    known |= {id(module) for module in head.modules()}
     others = [name for name, module in inner.named_modules() if id(module) not in known and any(module.parameters())]
     if others:
         raise Unsuited(f"it has {others[0]}")
@@ -239,9 +245,7 @@ def _read_layer(layer: Any) -> _Plan:  # noqa: ANN401
     _check_all_known(layer, [*linears.values()])
     return _Plan(
         norms=norms,
-        heads=Heads(
-            queries=rows["q"] // size, keys=rows["k"] // size, size=size, query_norm=query, key_norm=key
-        ),
+        heads=Heads(queries=rows["q"] // size, keys=rows["k"] // size, size=size, query_norm=query, key_norm=key),
         scale=scale,
         linears=linears,
     )

@@ -84,7 +84,8 @@ def _run_model(
         ).logits[0]
         logs = torch.log_softmax(logits.float(), dim=-1)
         places, ids, weights = (
-            torch.from_numpy(part).to(device) for part in (batch.target_positions, batch.target_ids, batch.target_weights)
+            torch.from_numpy(part).to(device)
+            for part in (batch.target_positions, batch.target_ids, batch.target_weights)
         )
         loss = -(logs[places.long(), ids.long()] * weights).sum()
         return loss.detach(), torch.autograd.grad(loss, list(parameters.values()))
@@ -99,7 +100,7 @@ def _stirred(model: PeftModel) -> Iterator[None]:
     with torch.no_grad():
         for name in before:
             noise = torch.randn(weights[name].shape, generator=generator)
-            weights[name] += (0.02 * noise).to(weights[name])
+            weights[name].add_((0.02 * noise).to(weights[name]))
     try:
         yield
     finally:

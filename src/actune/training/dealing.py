@@ -1,0 +1,38 @@
+"""Which process computes which rows of a step, in which micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from actune.data.pack import Batch, pack, plan_step, trim, unroll
+from actune.render.tree import TokenTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dealer:
+    """`packed`: rows side by side in a forward pass, else one plain sequence each; `share`: see `pack`."""
+
+    ranks: int
+    packed: bool
+    share: bool
+
+    def plan(self, rows: Sequence[int], trees: Sequence[TokenTree], budget: int) -> list[list[list[int]]]:
+        """Return `plan[rank][micro_batch]`, lists of places in `rows`; `budget`: tokens of a micro-batch."""
+        trimmed = [trim(trees[row]) for row in rows]
+        return plan_step(trimmed, ranks=self.ranks, budget=budget, share=self.share and self.packed)
+
+    def deal(
+        self, rows: Sequence[int], trees: Sequence[TokenTree], *, rank: int, budget: int
+    ) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield the micro-batches of a process, each with the rows it holds."""
+        for places in self.plan(rows, trees, budget)[rank]:
+            yield from self.lay_out([rows[place] for place in places], trees)
+
+    def lay_out(self, rows: Sequence[int], trees: Sequence[TokenTree]) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield what some rows are computed as: one pack, or one plain sequence after the other."""
+        if self.packed:
+            parts = [(rows, pack([trees[row] for row in rows], share=self.share))]
+        else:
+            parts = [([row], pack([line])) for row in rows for line in unroll(trees[row])]
+        yield from ((part, batch) for part, batch in parts if len(batch))
