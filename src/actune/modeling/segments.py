@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def cut_segments(end: Ints) -> tuple[Segment, ...]:
     segments: list[Segment] = []
     open_ones: list[tuple[int, int, int]] = []  # start, stop, end of the subtree
     above: tuple[tuple[int, int], ...] = ()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         before = len(open_ones)
         while open_ones and open_ones[-1][2] <= start:
             open_ones.pop()
