@@ -150,11 +150,12 @@ def require_sound(folder: Path) -> tuple[str, ...]:
     return notices
 
 
-def go_on_after(run_dir: Path, folder: Path, state: State) -> list[str]:
+def go_on_after(run_dir: Path, folder: Path, state: State, *, limit: int) -> list[str]:
     """Make a run folder that of a run resumed from `folder`; returns what there is to say.
 
     Checkpoints with more steps are renamed: a later `--resume auto` would take them for this run's, and old ones are
-    removed by their number. `last` and `best` point at what is resumed.
+    removed by their number. `last` and `best` point at what is resumed, and those over the limit go, in case the run
+    was killed when it had come to neither.
     """
     notices = []
     for step, path in sorted(_list(run_dir).items()):
@@ -164,6 +165,7 @@ def go_on_after(run_dir: Path, folder: Path, state: State) -> list[str]:
             notices.append(f"{path.name} is later than the step resumed from; it is now {place}. Remove it at will.")
     if folder.resolve() == (run_dir / f"checkpoint-{state.step}").resolve():
         _point_all(run_dir, state)
+        _remove_old(run_dir, state, limit=limit)
     return notices
 
 

@@ -209,7 +209,8 @@ class _Loop:
             self.best = (state.best_step, state.best_loss)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(dict(state.scaler))
-        for notice in go_on_after(self.job.run_dir, folder, state) if self.ranks.leads else ():
+        limit = self.settings.output.save_total_limit
+        for notice in go_on_after(self.job.run_dir, folder, state, limit=limit) if self.ranks.leads else ():
             self.job.say(f"Note: {notice}")
         self.job.say(f"Resuming after step {state.step} of {self.plan.steps} from {folder}.")
         return state
@@ -310,8 +311,7 @@ class _Loop:
         budget = self.budgets.cut(shortage, wanted=self._budget(step), step=step + 1, ranks=self.ranks)
         if budget is None:
             raise explain_shortage(self.model, self.settings, shortage, step=step + 1)
-        text = "the same rows in smaller parts, of at most"
-        self.job.say(f"Step {step + 1} was out of memory: {text} {budget:,} tokens a forward pass from here on.")
+        self.job.say(f"Step {step + 1} was out of memory: from here on a forward pass takes at most {budget:,} tokens.")
 
     def _update(self, step: int, rate: float) -> float | None:
         """Sum and clip gradients, update weights; return the norm before clipping (None: an fp16 overflow)."""

@@ -213,7 +213,9 @@ def test_going_on_from_an_earlier_one_sets_the_later_aside(run):
         best = {"best_step": 3, "best_loss": 0.1} if step == 3 else {}
         run.save(replace(state, step=step, **best), limit=3)
     flip(run.folder / "checkpoint-3/adapter_model.safetensors")
-    notices = go_on_after(run.folder, run.folder / "checkpoint-2", read_checkpoint(run.folder / "checkpoint-2"))
+    notices = go_on_after(
+        run.folder, run.folder / "checkpoint-2", read_checkpoint(run.folder / "checkpoint-2"), limit=3
+    )
     assert "set-aside-checkpoint-3" in notices[0]
     assert (run.folder / "last").resolve().name == "checkpoint-2"
     assert (run.folder / "best").resolve().name == "checkpoint-1"
@@ -222,7 +224,7 @@ def test_going_on_from_an_earlier_one_sets_the_later_aside(run):
     assert latest(run.folder).name == "checkpoint-3"
     assert find_newest(run.folder).folder.name == "checkpoint-3"
     assert not (run.folder / "best").is_symlink()
-    assert go_on_after(run.folder, run.folder / "checkpoint-3", replace(STATE, step=2))
+    assert go_on_after(run.folder, run.folder / "checkpoint-3", replace(STATE, step=2), limit=3)
     assert (run.folder / "set-aside-checkpoint-3-2").is_dir()
 
 
