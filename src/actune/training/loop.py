@@ -20,6 +20,7 @@ from actune.core.files import atomic_folder, remove_partials
 from actune.data.pack import Batch, RunPlan, steps, trim
 from actune.modeling.fused.decoder import Decoder
 from actune.modeling.load import release_memory
+from actune.modeling.products import fast_products
 from actune.render.tree import TokenTree
 from actune.training.broken import BrokenStep, find_odd_gradients, judge_row, refuse_odd_weights, report_broken
 from actune.training.checkpoint import (
@@ -118,7 +119,8 @@ def train(model: nn.Module, job: Job, ranks: Ranks) -> TrainResult:
         CheckpointError: the checkpoint to resume from does not fit, or one cannot be written.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint of the last complete step was saved.
     """
-    return _Loop(model, job, ranks).run()
+    with fast_products(ranks.device):
+        return _Loop(model, job, ranks).run()
 
 
 class _Loop:
