@@ -29,7 +29,7 @@ def fast_products(device: torch.device) -> Iterator[None]:
     if device.type != "cpu" or not prefers_onednn():
         yield
         return
-    settings: Any = torch.backends.mkldnn.matmul
+    settings: Any = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009 - not in torch's own annotations
     before = settings.fp32_precision
     settings.fp32_precision = "bf16"
     try:

@@ -35,7 +35,13 @@ from actune.training.checkpoint import (
 from actune.training.dealing import Dealer
 from actune.training.interrupts import Interrupts
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
-from actune.training.optimizer import clip_gradients, learning_rate, make_optimizer
+from actune.training.optimizer import (
+    clip_gradients,
+    drop_gradients,
+    learning_rate,
+    list_stepped,
+    make_optimizer,
+)
 from actune.training.ranks import Ranks
 from actune.training.recovery import Budgets, Shortage, explain_shortage, is_out_of_memory
 from actune.training.step import StepInput, TrainStep
@@ -142,7 +148,7 @@ class _Loop:
         self.parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         ranks.share_parameters(self.parameters.values())
         self.step_module = TrainStep(model, autocast=job.autocast, decoder=job.decoder)
-        self.optimizer = make_optimizer(self.parameters, self.settings.training)
+        self.optimizer = make_optimizer(self.parameters, self.settings.training, flat=isinstance(model, PeftModel))
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
         self.plan = plan_run(self.settings, rows=len(job.train), ranks=ranks.size)
@@ -227,7 +233,7 @@ class _Loop:
         try:
             outcome = self._step(step, rate)
         except _StopNow:
-            self._drop_gradients()
+            drop_gradients(self.optimizer)
             if self.done > max(self.saved, 0):
                 self._save()
             raise KeyboardInterrupt from None
@@ -308,7 +314,7 @@ class _Loop:
         Raises:
             TrainingError: one row by itself does not fit.
         """
-        self._drop_gradients()  # nothing of this try is kept
+        drop_gradients(self.optimizer)  # nothing of this try is kept
         release_memory()
         budget = self.budgets.cut(shortage, wanted=self._budget(step), step=step + 1, ranks=self.ranks)
         if budget is None:
@@ -317,22 +323,18 @@ class _Loop:
 
     def _update(self, step: int, rate: float) -> float | None:
         """Sum and clip gradients, update weights; return the norm before clipping (None: an fp16 overflow)."""
-        parameters = list(self.parameters.values())
-        self.ranks.reduce_gradients(parameters)
+        stepped = list_stepped(self.optimizer)
+        self.ranks.reduce_gradients(stepped)
         self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(parameters, self.settings.training.max_grad_norm)
+        norm = clip_gradients(stepped, self.settings.training.max_grad_norm)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             raise self._explain_broken("gradients", step, losses=())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._drop_gradients()
+        drop_gradients(self.optimizer)
         return norm if math.isfinite(norm) else None
-
-    def _drop_gradients(self) -> None:
-        for parameter in self.parameters.values():
-            parameter.grad = None
 
     def _explain_broken(
         self, reason: Literal["loss", "gradients"], step: int, *, losses: Sequence[float]
@@ -348,7 +350,7 @@ class _Loop:
             suspects=frozenset(row for loss, (part, _) in parts if not math.isfinite(loss) for row in part),
             weights=find_odd_gradients(self.parameters),
         )
-        self._drop_gradients()
+        drop_gradients(self.optimizer)
         return report_broken(broken, self.job.train, judge=self._judge, ranks=self.ranks, run_dir=self.job.run_dir)
 
     def _judge(self, row: int) -> tuple[float, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +13,61 @@ from actune.config.settings import TrainingSettings
 from actune.core.errors import CheckpointError
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """Return AdamW over named parameters, fused where torch has that; no decay on vectors (biases, norms)."""
-    groups = [
-        {
-            "params": [weight for weight in parameters.values() if weight.ndim > 1],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [weight for weight in parameters.values() if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+class Flat:
+    """Many small weights in one buffer, values and gradients: a norm, a sum over processes, an update are one call."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Move weights of one dtype and device into a buffer of their own."""
+        self.places: dict[str, tuple[int, int]] = {}
+        start = 0
+        for name, parameter in parameters.items():
+            self.places[name] = (start, start + parameter.numel())
+            start += parameter.numel()
+        first = next(iter(parameters.values()))
+        self.weights = nn.Parameter(torch.empty(start, dtype=first.dtype, device=first.device))
+        self.weights.grad = torch.zeros_like(self.weights)
+        for name, parameter in parameters.items():
+            place = slice(*self.places[name])
+            with torch.no_grad():
+                self.weights[place] = parameter.reshape(-1)
+            parameter.data = self.weights.data[place].view(parameter.shape)
+            parameter.grad = self.weights.grad[place].view(parameter.shape)
+
+
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], settings: TrainingSettings, *, flat: bool = False
+) -> torch.optim.AdamW:
+    """Return AdamW over named parameters, fused where torch has that; no decay on vectors (biases, norms).
+
+    With `flat` the weights of each group are moved into one buffer: right for adapters, which are many and small.
+    """
+    decayed = {name: weight for name, weight in parameters.items() if weight.ndim > 1}
+    others = {name: weight for name, weight in parameters.items() if weight.ndim <= 1}
+    parts = [(part, decay) for part, decay in ((decayed, settings.weight_decay), (others, 0.0)) if part]
+    groups: list[dict[str, Any]] = []
+    for part, decay in parts:
+        one = Flat(part) if flat else None
+        weights = [one.weights] if one is not None else list(part.values())
+        groups.append({"params": weights, "weight_decay": decay, "flat": one})
     betas = (settings.adam_beta1, settings.adam_beta2)
     try:
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
     except RuntimeError:  # no fused kernel for this device
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
+
+
+def list_stepped(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return what the optimiser steps on: flat buffers, or the weights themselves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Forget all gradients; those that are views of a buffer become zero."""
+    optimizer.zero_grad(set_to_none=not _flats(optimizer))
+
+
+def _flats(optimizer: torch.optim.Optimizer) -> list[Flat]:
+    return [group["flat"] for group in optimizer.param_groups if group.get("flat") is not None]
 
 
 def learning_rate(step: int, *, steps: int, peak: float, warmup_ratio: float) -> float:
@@ -53,11 +94,23 @@ def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float
 
 
 def read_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the optimiser's state as CPU tensors named `parameter/entry`."""
+    """Return the optimiser's state as CPU tensors named `parameter/entry`, flat or not."""
     return {
         f"{name}/{entry}": value.detach().cpu().contiguous()
         for name, parameter in parameters.items()
-        for entry, value in sorted(optimizer.state.get(parameter, {}).items())
+        for entry, value in sorted(_entries(optimizer, name, parameter).items())
+    }
+
+
+def _entries(optimizer: torch.optim.Optimizer, name: str, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Return the state of one weight: tensors of its shape, and the number of steps."""
+    flat = next((one for one in _flats(optimizer) if name in one.places), None)
+    if flat is None:
+        return dict(optimizer.state.get(parameter, {}))
+    place = slice(*flat.places[name])
+    return {
+        entry: value.clone() if value.ndim == 0 else value[place].view(parameter.shape)
+        for entry, value in optimizer.state.get(flat.weights, {}).items()
     }
 
 
@@ -81,6 +134,21 @@ def write_state(
     lacking = sorted(set(parameters) - set(entries)) if entries else []
     if lacking:
         raise CheckpointError(f"{where}: no state for {lacking[0]} and {len(lacking) - 1} more")
+    if flats := _flats(optimizer):
+        for flat in flats if entries else ():
+            optimizer.state[flat.weights] = _join_entries(flat, entries)
+        return
     for name, values in entries.items():
         parameter = parameters[name]
         optimizer.state[parameter] = {entry: value.to(parameter.device) for entry, value in values.items()}
+
+
+def _join_entries(flat: Flat, entries: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    device = flat.weights.device
+    names = list(flat.places)
+    return {
+        entry: first.to(device)
+        if first.ndim == 0
+        else torch.cat([entries[name][entry].reshape(-1) for name in names]).to(device)
+        for entry, first in entries[names[0]].items()
+    }

@@ -7,7 +7,14 @@ from transformers import get_linear_schedule_with_warmup
 
 from actune.config.settings import TrainingSettings
 from actune.core.errors import CheckpointError
-from actune.training.optimizer import clip_gradients, learning_rate, make_optimizer, read_state, write_state
+from actune.training.optimizer import (
+    clip_gradients,
+    drop_gradients,
+    learning_rate,
+    make_optimizer,
+    read_state,
+    write_state,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +53,35 @@ def test_the_norm_returned_is_the_one_before_clipping(limit, left):
     assert float(after) == pytest.approx(left, rel=1e-4)
 
 
-def stepped(seed):
+def stepped(seed, *, flat=False):
     torch.manual_seed(seed)
     model = nn.Linear(3, 2)
     parameters = dict(model.named_parameters())
-    optimizer = make_optimizer(parameters, TrainingSettings())
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
+    optimizer = make_optimizer(parameters, TrainingSettings(weight_decay=0.5), flat=flat)
+    for place in range(2):
+        (model(torch.full((1, 3), 1.0 + place)).sum() ** 2).backward()
+        optimizer.step()
+        drop_gradients(optimizer)
     return parameters, optimizer
+
+
+def test_flat_steps_are_the_steps_of_weights_one_by_one():
+    (plain, optimizer), (flat, other) = stepped(0), stepped(0, flat=True)
+    assert [len(group["params"]) for group in other.param_groups] == [1, 1]
+    for name, weight in plain.items():
+        assert torch.equal(flat[name], weight)
+        assert not flat[name].grad.any()
+    wanted, found = read_state(optimizer, plain), read_state(other, flat)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], value) for key, value in wanted.items())
+    saved = {key: value.clone() for key, value in found.items()}
+    (fresh, last) = stepped(1, flat=True)
+    write_state(last, fresh, saved, "x")
+    assert all(torch.equal(read_state(last, fresh)[key], value) for key, value in wanted.items())
+    # A state of one kind goes on in the other.
+    (again, kind) = stepped(2)
+    write_state(kind, again, found, "x")
+    assert all(torch.equal(read_state(kind, again)[key], value) for key, value in wanted.items())
 
 
 def test_state_goes_out_and_in():
