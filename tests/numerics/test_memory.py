@@ -33,12 +33,12 @@ def model_dir(kit, tmp_path_factory):
 class Device:
     """Stands before the model: raises where a micro-batch of training is larger than `room(call)` tokens."""
 
-    def __init__(self, monkeypatch, room, error=None):
+    def __init__(self, monkeypatch, room, error=None, *, training=True):
         self.calls: list[int] = []
         forward = TrainStep.forward
 
         def limited(module, inputs):
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() == training:
                 self.calls.append(inputs.input_ids.shape[1])
                 if self.calls[-1] > room(len(self.calls)):
                     raise error or torch.OutOfMemoryError("out of memory: tried to allocate 1 GiB")
@@ -53,11 +53,11 @@ def run(kit, model_dir, run_dir, *, dropout=0.0, budget=100, resume=None, **trai
         settings=kit.build_settings(
             tuning={"lora_dropout_p": dropout},
             training={"num_train_epochs": 2, "micro_batch_tokens": budget, "learning_rate": 1e-3} | training,
-            output={"save_steps": 2, "save_total_limit": 9},
+            output={"save_steps": 2, "save_total_limit": 9, "eval_steps": 2},
         ),
         model_dir=model_dir,
         train_rows=kit.build_rows(12),
-        validation_rows=[],
+        validation_rows=kit.build_rows(9)[3:],
         run_dir=run_dir,
         ranks=Ranks(),
         resume_from=resume,
@@ -70,7 +70,10 @@ def run(kit, model_dir, run_dir, *, dropout=0.0, budget=100, resume=None, **trai
 
 def read(run_dir: Path) -> list[tuple[float, float, int]]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [(line["loss"], line["grad_norm"], line["tokens"]) for line in lines]
+    return [
+        (line["eval"]["loss"],) if "eval" in line else (line["loss"], line["grad_norm"], line["tokens"])
+        for line in lines
+    ]
 
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
@@ -117,6 +120,33 @@ def test_a_resumed_run_splits_as_before_bit_for_bit(kit, model_dir, tmp_path, mo
         assert (again.folder / "adapter_model.safetensors").read_bytes() == wanted, name
     elsewhere = run(kit, model_dir, tmp_path / "copy", dropout=0.05, resume=tmp_path / "whole/checkpoint-4")[0]
     assert (elsewhere.folder / "adapter_model.safetensors").read_bytes() == wanted
+
+
+def test_an_evaluation_that_does_not_fit_is_done_in_smaller_parts(kit, model_dir, tmp_path, monkeypatch):
+    run(kit, model_dir, tmp_path / "whole", dropout=0.05)
+    with monkeypatch.context() as patch:
+        device = Device(patch, lambda call: 0 if call == 2 else 1000, training=False)
+        _, said = run(kit, model_dir, tmp_path / "small", dropout=0.05)
+    assert len(set(device.calls)) > 1
+    assert [text.partition(":")[0] for text in said if "memory" in text] == [
+        "The evaluation after step 4 was out of memory"
+    ]
+    wanted, lines = read(tmp_path / "whole"), read(tmp_path / "small")
+    # Training is not touched by it: bit for bit the same.
+    assert [line for line in lines if len(line) > 1] == [line for line in wanted if len(line) > 1]
+    for found, other in zip(lines, wanted, strict=True):
+        assert found == pytest.approx(other, rel=1e-5)
+    run(kit, model_dir, tmp_path / "small", dropout=0.05, resume=tmp_path / "small/checkpoint-2")
+    assert read(tmp_path / "small") == lines
+
+
+def test_an_update_that_does_not_fit_is_an_error(kit, model_dir, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise RuntimeError(ALLOCATOR)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(TrainingError, match="step 1: the optimiser's state does not fit"):
+        run(kit, model_dir, tmp_path)
 
 
 def test_another_budget_in_the_settings_lifts_the_cut(kit, model_dir, tmp_path, monkeypatch):

@@ -1,12 +1,34 @@
-"""Which process computes which rows of a step, in which micro-batches."""
+"""Which rows a step takes, and which process computes which of them, in which micro-batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from actune.data.pack import Batch, pack, plan_step, trim, unroll
+from actune.config.settings import Settings
+from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
 from actune.render.tree import TokenTree
+
+# The least tokens of a forward pass: short rows are laid out together even where batch_size x max_length is less.
+_LEAST_TOKENS = 4096
+
+
+def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
+    """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations."""
+    training = settings.training
+    return steps(
+        rows=rows,
+        size=training.batch_size * training.gradient_accumulation_steps * ranks,
+        epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+        seed=training.seed,
+    )
+
+
+def pick_budget(settings: Settings, *, conversations: int, longest: int) -> int:
+    """Return the tokens of one forward pass: `micro_batch_tokens`, else `conversations` x the longest allowed row."""
+    allowed = settings.data.max_length if settings.data.max_length > 0 else longest
+    return settings.training.micro_batch_tokens or max(_LEAST_TOKENS, conversations * allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

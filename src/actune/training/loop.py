@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from actune.config.settings import Settings
 from actune.core.errors import CheckpointError, TrainingError
 from actune.core.files import atomic_folder, remove_partials
-from actune.data.pack import Batch, RunPlan, steps, trim
+from actune.data.pack import Batch, trim
 from actune.modeling.fused.decoder import Decoder
 from actune.modeling.load import release_memory
 from actune.modeling.products import fast_products
@@ -32,7 +32,7 @@ from actune.training.checkpoint import (
     save_checkpoint,
     write_weights,
 )
-from actune.training.dealing import Dealer
+from actune.training.dealing import Dealer, pick_budget, plan_run
 from actune.training.interrupts import Interrupts
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
 from actune.training.optimizer import (
@@ -43,11 +43,8 @@ from actune.training.optimizer import (
     make_optimizer,
 )
 from actune.training.ranks import Ranks
-from actune.training.recovery import Budgets, Shortage, explain_shortage, is_out_of_memory
+from actune.training.recovery import Budgets, Kind, Shortage, explain_shortage, explain_update
 from actune.training.step import StepInput, TrainStep
-
-# The least tokens of a forward pass: short rows are laid out together even where batch_size x max_length is less.
-_LEAST_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,24 +94,6 @@ class _Outcome:
 
 class _StopNow(Exception):
     pass
-
-
-def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
-    """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations."""
-    training = settings.training
-    return steps(
-        rows=rows,
-        size=training.batch_size * training.gradient_accumulation_steps * ranks,
-        epochs=training.num_train_epochs,
-        max_steps=training.max_steps,
-        seed=training.seed,
-    )
-
-
-def pick_budget(settings: Settings, *, conversations: int, longest: int) -> int:
-    """Return the tokens of one forward pass: `micro_batch_tokens`, else `conversations` x the longest allowed row."""
-    allowed = settings.data.max_length if settings.data.max_length > 0 else longest
-    return settings.training.micro_batch_tokens or max(_LEAST_TOKENS, conversations * allowed)
 
 
 def train(model: nn.Module, job: Job, ranks: Ranks) -> TrainResult:
@@ -273,7 +252,7 @@ class _Loop:
             loss, tokens, supervised, stop, short = self.ranks.sum([math.fsum(own), tokens, supervised, stop, short])
             if not short:
                 break
-            self._cut_budget(step, shortage)
+            self._cut_budget(shortage, kind="train", step=step + 1, budget=self._budget(step))
         if not math.isfinite(loss):
             raise self._explain_broken("loss", step, losses=own)
         norm = self._update(step, rate) if denominator > 0 else None
@@ -299,27 +278,26 @@ class _Loop:
                 total, _ = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
                 self.scaler.scale(total / denominator).backward()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                shortage = Shortage(rows=len(chosen), batch=batch, message=str(error).partition("\n")[0])
-                return [], 0, 0, shortage
+                return [], 0, 0, Shortage.of(error, rows=len(chosen), batch=batch)
             sums.append(total.detach())
             tokens += sum(self.tokens[row] for row in chosen) if self.job.packed else len(batch)
             supervised += len(batch.target_ids)
         return [float(value) for value in torch.stack(sums).cpu()] if sums else [], tokens, supervised, None
 
-    def _cut_budget(self, step: int, shortage: Shortage | None) -> None:
-        """Allow smaller micro-batches from this step on, in all processes alike.
+    def _cut_budget(self, shortage: Shortage | None, *, kind: Kind, step: int, budget: int) -> int:
+        """Allow smaller micro-batches from a step (counted from 1) on, in all processes alike.
 
         Raises:
             TrainingError: one row by itself does not fit.
         """
         drop_gradients(self.optimizer)  # nothing of this try is kept
         release_memory()
-        budget = self.budgets.cut(shortage, wanted=self._budget(step), step=step + 1, ranks=self.ranks)
-        if budget is None:
-            raise explain_shortage(self.model, self.settings, shortage, step=step + 1)
-        self.job.say(f"Step {step + 1} was out of memory: from here on a forward pass takes at most {budget:,} tokens.")
+        smaller = self.budgets.cut(shortage, wanted=budget, kind=kind, step=step, ranks=self.ranks)
+        if smaller is None:
+            raise explain_shortage(self.model, self.settings, shortage, step=step)
+        what = "Step" if kind == "train" else "The evaluation after step"
+        self.job.say(f"{what} {step} was out of memory: from here on a forward pass takes at most {smaller:,} tokens.")
+        return smaller
 
     def _update(self, step: int, rate: float) -> float | None:
         """Sum and clip gradients, update weights; return the norm before clipping (None: an fp16 overflow)."""
@@ -331,7 +309,10 @@ class _Loop:
             raise self._explain_broken("gradients", step, losses=())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except (RuntimeError, MemoryError) as error:
+            raise explain_update(error, step=step + 1) from error
         self.scaler.update()
         drop_gradients(self.optimizer)
         return norm if math.isfinite(norm) else None
@@ -360,7 +341,7 @@ class _Loop:
 
     def _budget(self, step: int) -> int:
         wanted = pick_budget(self.settings, conversations=self.settings.training.batch_size, longest=self.longest)
-        return self.budgets.limit(wanted, step=step + 1)
+        return self.budgets.limit(wanted, kind="train", step=step + 1)
 
     def _deal(
         self, rows: Sequence[int], trees: Sequence[TokenTree], budget: int
@@ -375,15 +356,16 @@ class _Loop:
         """Log the weighted mean loss over all validation targets."""
         trees, training = self.job.validation, self.settings.training
         conversations = training.eval_batch_size or training.batch_size
-        budget = pick_budget(self.settings, conversations=conversations, longest=self.longest)
+        wanted = pick_budget(self.settings, conversations=conversations, longest=self.longest)
+        budget = self.budgets.limit(wanted, kind="eval", step=self.done)
         self.model.eval()
-        losses, weights = [], []
-        for _, batch in self._deal(range(len(trees)), trees, budget):
-            total, weight = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
-            losses.append(float(total))
-            weights.append(float(weight))
+        while True:
+            loss, weight, shortage = self._add_up(trees, budget)
+            loss, weight, short = self.ranks.sum([loss, weight, float(shortage is not None)])
+            if not short:
+                break
+            budget = self._cut_budget(shortage, kind="eval", step=self.done, budget=budget)
         self.model.train()
-        loss, weight = self.ranks.sum([math.fsum(losses), math.fsum(weights)])
         if weight == 0:
             bar.say("No validation row has a token with loss weight; no evaluation loss.")
             return
@@ -393,6 +375,18 @@ class _Loop:
         self.evaluated = (self.done, loss / weight)
         self.log.add_eval(self.done, {"loss": loss / weight})
         bar.say(f"step {self.done}/{self.plan.steps}  evaluation loss {loss / weight:.4f}")
+
+    def _add_up(self, trees: Sequence[TokenTree], budget: int) -> tuple[float, float, Shortage | None]:
+        """Return this process's sums of loss and weight, and what did not fit."""
+        losses, weights = [], []
+        for chosen, batch in self._deal(range(len(trees)), trees, budget):
+            try:
+                total, weight = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
+            except (RuntimeError, MemoryError) as error:
+                return 0.0, 0.0, Shortage.of(error, rows=len(chosen), batch=batch)
+            losses.append(float(total))
+            weights.append(float(weight))
+        return math.fsum(losses), math.fsum(weights), None
 
     def _state(self, *, step: int) -> State:
         return State(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,11 +25,14 @@ _VERSION = 1
 # How back ends word it where they do not raise torch.OutOfMemoryError.
 _WORDS = ("DefaultCPUAllocator: can't allocate memory", "out of memory", "ALLOC_FAILED", "not enough memory")
 
+Kind = Literal["train", "eval"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """From a step on (counted from 1), a forward pass takes at most so many tokens."""
+    """From a step on (counted from 1), or the evaluation after it, a forward pass takes at most so many tokens."""
 
+    kind: Kind
     step: int
     micro_batch_tokens: int
 
@@ -41,6 +44,13 @@ class Shortage:
     rows: int
     batch: Batch
     message: str
+
+    @classmethod
+    def of(cls, error: BaseException, *, rows: int, batch: Batch) -> Shortage:
+        """Take what an error says; one that does not say that memory is lacking is raised again."""
+        if not is_out_of_memory(error):
+            raise error
+        return cls(rows=rows, batch=batch, message=str(error).partition("\n")[0])
 
 
 class Budgets:
@@ -56,11 +66,11 @@ class Budgets:
         self._writes = writes
         self._cuts: tuple[Cut, ...] = ()
 
-    def limit(self, wanted: int, *, step: int) -> int:
-        """Return the tokens of a forward pass in a step (counted from 1) where `wanted` is set."""
-        return min([wanted, *(cut.micro_batch_tokens for cut in self._cuts if cut.step <= step)])
+    def limit(self, wanted: int, *, kind: Kind, step: int) -> int:
+        """Return the tokens of a forward pass in a step (counted from 1), or after it, where `wanted` is set."""
+        return min([wanted, *(cut.micro_batch_tokens for cut in self._cuts if cut.kind == kind and cut.step <= step)])
 
-    def cut(self, shortage: Shortage | None, *, wanted: int, step: int, ranks: Ranks) -> int | None:
+    def cut(self, shortage: Shortage | None, *, wanted: int, kind: Kind, step: int, ranks: Ranks) -> int | None:
         """Return how many tokens a forward pass may take from a step on, None where a single row does not fit.
 
         All processes call this together, each with the micro-batch of its own that did not fit, if any. Half of what
@@ -79,7 +89,7 @@ class Budgets:
         if singles:
             return None
         budget = min(wanted, *(int(value) for value in halves if value))
-        self._cuts = (*self._cuts, Cut(step=step, micro_batch_tokens=budget))
+        self._cuts = (*self._cuts, Cut(kind=kind, step=step, micro_batch_tokens=budget))
         with ranks.together("noting what did not fit"):
             if self._writes:
                 content = {"version": _VERSION, "cuts": self.dump()}
@@ -145,6 +155,17 @@ def explain_shortage(model: nn.Module, settings: Settings, shortage: Shortage | 
         f"step {step}: one row of {len(batch):,} tokens does not fit the memory of {device} by itself, so smaller "
         f"micro-batches do not help: {shortage.message}",
         fix="one of these, with what it would free by a rough model:\n  - " + "\n  - ".join(relief),
+    )
+
+
+def explain_update(error: BaseException, *, step: int) -> TrainingError:
+    """Return the error for an update of weights that does not fit, which no smaller micro-batch helps."""
+    if not is_out_of_memory(error):
+        raise error
+    return TrainingError(
+        f"step {step}: the optimiser's state does not fit the memory: {str(error).partition(chr(10))[0]}",
+        fix="train fewer weights (--sft_type lora, a smaller --lora_rank, fewer --lora_target_modules); the last "
+        "checkpoint is intact, and --resume auto goes on from it",
     )
 
 

@@ -20,7 +20,8 @@ from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.targets import resolve_targets
 from actune.render.tree import TokenTree
-from actune.training.loop import Job, TrainResult, pick_budget, plan_run, train
+from actune.training.dealing import pick_budget, plan_run
+from actune.training.loop import Job, TrainResult, train
 from actune.training.memory import enable_checkpointing, needs_checkpointing
 from actune.training.ranks import Ranks
 

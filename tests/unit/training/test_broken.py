@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from actune.core.errors import TrainingError
 from actune.training import broken
 from actune.training.checkpoint import find_newest
-from actune.training.loop import plan_run
+from actune.training.dealing import plan_run
 from actune.training.ranks import Ranks
 from actune.training.run import run_training
 from actune.training.step import TrainStep

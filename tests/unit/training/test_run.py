@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Lfm2Config
 
 from actune.core.errors import ModelError, TrainingError
-from actune.training.loop import pick_budget
+from actune.training.dealing import pick_budget
 from actune.training.memory import estimate_step_bytes, needs_checkpointing
 from actune.training.ranks import Ranks
 from actune.training.run import run_training, summarise
