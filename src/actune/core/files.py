@@ -61,7 +61,7 @@ def atomic_file(final: Path) -> Iterator[TextIO]:
             # Lone surrogates, which JSON texts may hold, are no UTF-8; they are written as they were escaped.
             with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 yield file
-            _flush_one(partial)
+            flush_file(partial)
             partial.replace(final)
         finally:
             partial.unlink(missing_ok=True)
@@ -109,17 +109,8 @@ def explain_write(path: Path, error: OSError) -> CheckpointError:
     )
 
 
-def _flush(folder: Path) -> None:
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():  # some writers make files that only their owner can read
-            path.chmod(0o666 & ~mask)
-        _flush_one(path)
-    _flush_one(folder)
-
-
-def _flush_one(path: Path) -> None:
+def flush_file(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows cannot open a folder
     handle = os.open(path, os.O_RDONLY)
@@ -127,6 +118,16 @@ def _flush_one(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush(folder: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():  # some writers make files that only their owner can read
+            path.chmod(0o666 & ~mask)
+        flush_file(path)
+    flush_file(folder)
 
 
 def _swap(partial: Path, final: Path) -> None:
@@ -143,4 +144,4 @@ def _swap(partial: Path, final: Path) -> None:
     else:
         partial.rename(final)
     if os.name != "nt":
-        _flush_one(final.parent)
+        flush_file(final.parent)

@@ -254,10 +254,17 @@ def _leave_well(settings: Settings, folder: Path, ranks: Ranks, console: Console
         with discard_failed_start(folder, resume=settings.output.resume is not None):
             yield
     except KeyboardInterrupt:
-        if (folder / "last").exists():
-            where = (folder / "last").resolve().name
-            console.print(f"{folder / where} is complete; the same command with --resume auto goes on", markup=False)
+        newest = _newest(folder)
+        state = f"{newest} is complete" if newest is not None else f"{folder} has no checkpoint yet"
+        goes = "goes on" if newest is not None else "starts again"
+        console.print(f"{state}; the same command with --resume auto {goes}", markup=False)
         raise
+
+
+def _newest(folder: Path) -> Path | None:
+    from actune.training.checkpoint import latest
+
+    return latest(folder)
 
 
 def _find_checkpoint(settings: Settings, folder: Path, ranks: Ranks, say: Callable[[str], None]) -> Path | None:

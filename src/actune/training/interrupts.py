@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 
+# Under torchrun a process can get the same signal twice: from the system, which tells all, and passed on by torchrun.
+_SAME_SECONDS = 2.0
+
+
 class Interrupts:
-    """While active, the first SIGINT or SIGTERM only sets `wanted`; a second one acts at once."""
+    """While active, the first SIGINT or SIGTERM only sets `wanted`; a second one acts at once.
+
+    Under torchrun a second one that follows at once is taken for the first.
+    """
 
     def __init__(self) -> None:
         self.wanted = False
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -30,5 +40,8 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.wanted:
+            if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._since < _SAME_SECONDS:
+                return
             raise KeyboardInterrupt
+        self._since = time.monotonic()
         self.wanted = True

@@ -411,6 +411,7 @@ class _Loop:
             )
         with self.ranks.together("saving the checkpoint"):
             if self.ranks.leads:
+                self.log.flush()
                 refuse_odd_weights(self.parameters, step=self.done, run_dir=self.job.run_dir)
                 save_checkpoint(
                     self.job.run_dir,

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from actune.core.files import atomic_text, explain_write
+from actune.core.files import atomic_text, explain_write, flush_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,18 @@ class MetricsLog:
     def add_eval(self, step: int, values: dict[str, float]) -> None:
         """Write the line of an evaluation after `step` steps."""
         self._add({"step": step, "eval": values})
+
+    def flush(self) -> None:
+        """Bring all lines to the disk: a checkpoint that follows is not there before them.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        if self._writes and self._path.exists():
+            try:
+                flush_file(self._path)
+            except OSError as error:
+                raise explain_write(self._path, error) from error
 
     def _add(self, line: dict[str, object]) -> None:
         if not self._writes:
