@@ -153,14 +153,14 @@ class TrainingSettings(Group):
     )
     batch_size: Positive = Field(default=2, description="Conversations per process and accumulation step.")
     eval_batch_size: Positive | None = Field(
-        default=None, description="Conversations per evaluation forward. Default: batch_size."
+        default=None, description="Conversations per evaluation forward. Default: as many as training packs."
     )
     gradient_accumulation_steps: Positive = Field(
         default=16, description="A step consumes batch_size x this x processes conversations."
     )
     micro_batch_tokens: Count = Field(
         default=0,
-        description="Tokens packed into one forward pass. 0: batch_size x the longest allowed row (at least 4096).",
+        description="Tokens packed into one forward pass at most; a longer row has one of its own. 0: what fits the device by its size (on the CPU: 1 GiB of activations, 4096 to 16384 tokens).",
     )
     packing: bool = Field(
         default=True,

@@ -22,6 +22,11 @@ _CHUNK_BYTES = {"cpu": 48 * 2**20}
 _CHUNK_BYTES_DEVICE = 1536 * 2**20
 
 
+def chunk_bytes(device: torch.device) -> int:
+    """Return how many bytes of fp32 logits exist at once on a device, at most (16 positions always do)."""
+    return _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_DEVICE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
     """What is predicted at U positions (S targets, sorted by position, each position and token at most once).
@@ -74,8 +79,7 @@ class HeadLoss(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         d_hidden = torch.empty_like(hidden) if wanted else None
         loss = hidden.new_zeros((), dtype=torch.float32)
-        limit = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES_DEVICE)
-        size = max(16, limit // (4 * projection.outputs))
+        size = max(16, chunk_bytes(hidden.device) // (4 * projection.outputs))
         for start in range(0, len(hidden), size):
             stop = min(start + size, len(hidden))
             wide = run.room(stop - start)

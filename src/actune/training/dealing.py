@@ -9,9 +9,6 @@ from actune.config.settings import Settings
 from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
 from actune.render.tree import TokenTree
 
-# The least tokens of a forward pass: short rows are laid out together even where batch_size x max_length is less.
-_LEAST_TOKENS = 4096
-
 
 def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
     """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations."""
@@ -23,12 +20,6 @@ def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
         max_steps=training.max_steps,
         seed=training.seed,
     )
-
-
-def pick_budget(settings: Settings, *, conversations: int, longest: int) -> int:
-    """Return the tokens of one forward pass: `micro_batch_tokens`, else `conversations` x the longest allowed row."""
-    allowed = settings.data.max_length if settings.data.max_length > 0 else longest
-    return settings.training.micro_batch_tokens or max(_LEAST_TOKENS, conversations * allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

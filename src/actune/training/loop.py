@@ -32,8 +32,9 @@ from actune.training.checkpoint import (
     save_checkpoint,
     write_weights,
 )
-from actune.training.dealing import Dealer, pick_budget, plan_run
+from actune.training.dealing import Dealer, plan_run
 from actune.training.interrupts import Interrupts
+from actune.training.memory import MemoryPlan
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
 from actune.training.optimizer import (
     clip_gradients,
@@ -51,8 +52,8 @@ from actune.training.step import StepInput, TrainStep
 class Job:
     """What is trained on, and where results go.
 
-    `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `decoder`: computes the model
-    (None: its own forward pass does). `autocast`: dtype of matrix
+    `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `memory`: tokens of a
+    forward pass. `decoder`: computes the model (None: its own forward pass does). `autocast`: dtype of matrix
     products where weights are kept in fp32. `save_extra` copies tokenizer files into a folder of weights.
     """
 
@@ -62,6 +63,7 @@ class Job:
     run_dir: Path
     fingerprint: str
     packed: bool
+    memory: MemoryPlan
     decoder: Decoder | None = None
     resume_from: Path | None = None
     autocast: torch.dtype | None = None
@@ -116,7 +118,6 @@ class _Loop:
         self.dealer = Dealer(ranks=ranks.size, packed=job.packed, share=job.settings.training.share_prefixes)
         # Trimmed tokens of each row, however many of them a micro-batch shares: what a user's data has.
         self.tokens = [len(trim(tree)) for tree in job.train]
-        self.longest = max((len(tree) for tree in job.train), default=0)
         self.weights = [float(np.sum(tree.target_weights, dtype=np.float64)) for tree in job.train]
         if not any(self.weights):
             raise TrainingError(
@@ -294,7 +295,7 @@ class _Loop:
         release_memory()
         smaller = self.budgets.cut(shortage, wanted=budget, kind=kind, step=step, ranks=self.ranks)
         if smaller is None:
-            raise explain_shortage(self.model, self.settings, shortage, step=step)
+            raise explain_shortage(self.model, self.settings, shortage, step=step, fused=self.job.decoder is not None)
         what = "Step" if kind == "train" else "The evaluation after step"
         self.job.say(f"{what} {step} was out of memory: from here on a forward pass takes at most {smaller:,} tokens.")
         return smaller
@@ -340,8 +341,7 @@ class _Loop:
         return judge_row(self.step_module, batches, self.parameters, packed=self.job.packed, weight=weight)
 
     def _budget(self, step: int) -> int:
-        wanted = pick_budget(self.settings, conversations=self.settings.training.batch_size, longest=self.longest)
-        return self.budgets.limit(wanted, kind="train", step=step + 1)
+        return self.budgets.limit(self.job.memory.tokens, kind="train", step=step + 1)
 
     def _deal(
         self, rows: Sequence[int], trees: Sequence[TokenTree], budget: int
@@ -355,8 +355,8 @@ class _Loop:
     def _evaluate(self, bar: ProgressBar) -> None:
         """Log the weighted mean loss over all validation targets."""
         trees, training = self.job.validation, self.settings.training
-        conversations = training.eval_batch_size or training.batch_size
-        wanted = pick_budget(self.settings, conversations=conversations, longest=self.longest)
+        longest = max((len(tree) for tree in trees), default=0)
+        wanted = training.eval_batch_size * longest if training.eval_batch_size else self.job.memory.tokens
         budget = self.budgets.limit(wanted, kind="eval", step=self.done)
         self.model.eval()
         while True:

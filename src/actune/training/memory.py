@@ -1,52 +1,159 @@
-"""A rough byte model: would a step fit the device without recomputing activations?"""
+"""A byte model of a step: how many tokens a forward pass may have, and whether activations have to be computed again.
+
+The model counts what has to be kept at the same time; `benchmarks/memory.py` sets it beside what a device reports.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from actune.config.settings import Settings
 from actune.modeling.adapters import unwrap
+from actune.modeling.head import chunk_bytes
 
 # Share of the device that may be planned for; the rest is fragmentation, workspace and other programs.
 _USABLE = 0.85
+# Tokens of a forward pass: fewer leave products small (CPU) or kernels short, more gain nothing.
+_LEAST_TOKENS = 4096
+_MOST_TOKENS = {"cpu": 16384}
+_MOST_TOKENS_DEVICE = 65536
+# Activations of a forward pass on the CPU, whose memory other programs want as well.
+_CPU_ROOM = 2**30
 
 
-def estimate_step_bytes(model: nn.Module, *, tokens: int, supervised: int, compute: torch.dtype) -> int:
-    """Return roughly the bytes that a step of `tokens` tokens, `supervised` of them with loss, keeps on the device.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMemory:
+    """Bytes of a step.
 
-    Sum of:
-    - weights as stored; per trained number gradient, two AdamW moments (fp32: 12 bytes);
-    - per token and layer, what the backward pass of a standard block keeps: about 16 x hidden (norm inputs, queries,
-      keys, values, attention output, residuals) + 4 x intermediate (gate, up, activation, product) numbers of the
-      compute dtype; with adapters twice that, because inputs are cast and dropped out per linear layer;
-    - per supervised token three fp32 rows of the vocabulary (logits, their exponentials, their gradient).
+    `fixed`: weights, and for each trained number gradient and two AdamW moments (fp32: 12 bytes). `layer`: kept by the
+    backward pass of one layer for each token; `layers`: how many there are; `hidden`: the input of one layer, for each
+    token. `position`: logits, their exponentials and gradient (fp32) for each supervised position, of which `positions`
+    exist at once at most (0: all).
     """
-    config = unwrap(model).config.get_text_config()
-    parameters = list(model.parameters())
-    stored = sum(weight.numel() * weight.element_size() for weight in parameters)
-    trained = sum(weight.numel() for weight in parameters if weight.requires_grad)
-    adapted = any(not weight.requires_grad for weight in parameters)
-    hidden = int(config.hidden_size)
-    intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
-    kept = config.num_hidden_layers * (16 * hidden + 4 * intermediate) * compute.itemsize * (2 if adapted else 1)
-    return stored + 12 * trained + tokens * kept + supervised * 3 * 4 * int(config.vocab_size)
+
+    fixed: int
+    layer: int
+    layers: int
+    hidden: int
+    position: int
+    positions: int
+
+    @classmethod
+    def of(cls, model: nn.Module, *, compute: torch.dtype, fused: bool, dropout: bool) -> StepMemory:
+        """Read the numbers off a model; `fused`: its layers are computed by `actune.modeling.fused`.
+
+        A layer keeps, in numbers of the compute dtype (h: hidden, f: intermediate, q and k: width of queries and keys):
+        fused 2 h + 2 q + 2 k + q + k + 2 f (its input, query, key, value, attended, raw query and key, the middle residual,
+        gate and up) and with dropout a byte for each input of a product; by the model's own forward pass about 16 h + 4 f,
+        twice that with adapters, whose inputs are cast and dropped out layer by layer.
+        """
+        config = unwrap(model).config.get_text_config()
+        weights = list(model.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        adapted = any(not weight.requires_grad for weight in weights)
+        hidden = int(config.hidden_size)
+        wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+        heads = int(getattr(config, "num_attention_heads", None) or 1)
+        size = int(getattr(config, "head_dim", None) or hidden // heads)
+        queries, keys = heads * size, int(getattr(config, "num_key_value_heads", None) or heads) * size
+        if fused:
+            numbers = 2 * hidden + 3 * queries + 3 * keys + 2 * wide
+            layer = numbers * compute.itemsize + (2 * hidden + queries + wide if dropout else 0)
+        else:
+            layer = (16 * hidden + 4 * wide) * compute.itemsize * (2 if adapted else 1)
+        vocabulary = int(config.vocab_size)
+        device = next(model.parameters()).device
+        return cls(
+            fixed=sum(weight.numel() * weight.element_size() for weight in weights) + 12 * trained,
+            layer=layer,
+            layers=int(config.num_hidden_layers),
+            hidden=hidden * compute.itemsize,
+            position=(2 if fused else 3) * 4 * vocabulary,
+            positions=max(16, chunk_bytes(device) // (4 * vocabulary)) if fused else 0,
+        )
+
+    def token(self, *, recompute: bool) -> int:
+        """Return the bytes that each token keeps through all layers."""
+        return self.layers * (self.hidden if recompute else self.layer)
+
+    def total(self, *, tokens: int, supervised: int, recompute: bool) -> int:
+        """Return the bytes of a step whose largest forward pass has so many tokens and supervised positions."""
+        at_once = min(supervised, self.positions) if self.positions else supervised
+        # With recomputation one layer at a time is kept whole.
+        return (
+            self.fixed + tokens * (self.token(recompute=recompute) + self.layer * recompute) + at_once * self.position
+        )
 
 
-def needs_checkpointing(
-    setting: str, model: nn.Module, *, device: torch.device, tokens: int, supervised: int, compute: torch.dtype
-) -> bool:
-    """Decide setting `gradient_checkpointing`; `auto` is off on the CPU and wherever the step seems to fit."""
-    if setting != "auto":
-        return setting == "true"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """`tokens` of a forward pass at most (a longer row has one of its own), and whether activations are recomputed.
+
+    `needed`: bytes of a step by the model; `room`: what the device has for them (None: not known).
+    """
+
+    tokens: int
+    recompute: bool
+    needed: int
+    room: int | None
+
+
+def plan_memory(
+    settings: Settings, memory: StepMemory, *, device: torch.device, longest: int, supervised: float
+) -> MemoryPlan:
+    """Choose the tokens of a forward pass and setting `gradient_checkpointing`, from sizes alone.
+
+    `longest`: tokens of the longest row; `supervised`: share of the tokens that are. What is free at the moment is not
+    looked at: dropout depends on how rows are split, and a resumed run has to split them as before.
+    """
+    setting, wanted = settings.training.gradient_checkpointing, settings.training.micro_batch_tokens
+    room = _measure_room(device)
+    most = _MOST_TOKENS.get(device.type, _MOST_TOKENS_DEVICE)
+
+    def total(tokens: int, *, recompute: bool) -> int:
+        return memory.total(tokens=tokens, supervised=int(tokens * supervised), recompute=recompute)
+
+    def fit(*, recompute: bool) -> int:
+        """Return how many tokens have room."""
+        if device.type == "cpu":
+            return _CPU_ROOM // max(1, memory.token(recompute=recompute))
+        if room is None:
+            return 0
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if total(middle, recompute=recompute) <= room else (low, middle - 1)
+        return low
+
+    least = max(_LEAST_TOKENS, min(longest, most)) if not wanted else max(wanted, min(longest, most))
+    recompute = setting == "true"
+    if setting == "auto" and device.type != "cpu":
+        recompute = fit(recompute=False) < least
+    tokens = wanted or max(_LEAST_TOKENS, min(most, fit(recompute=recompute)))
+    if not wanted and device.type != "cpu" and room is not None:
+        # Less than the least tokens where they do not fit even so: rows one by one, if need be.
+        tokens = min(tokens, max(1, fit(recompute=recompute)))
+    return MemoryPlan(
+        tokens=tokens,
+        recompute=recompute,
+        needed=total(max(tokens, min(longest, most)), recompute=recompute),
+        room=room,
+    )
+
+
+def _measure_room(device: torch.device) -> int | None:
+    """Return the bytes of a device that may be planned for; None on the CPU and where torch does not know."""
     if device.type == "cpu":
-        return False
+        return None
     try:
         _, total = torch.accelerator.get_memory_info(device)
     except (RuntimeError, AttributeError, NotImplementedError):
-        return True  # unknown room: the slower way that always fits better
-    needed = estimate_step_bytes(model, tokens=tokens, supervised=supervised, compute=compute)
-    return needed > _USABLE * total
+        return None
+    return int(_USABLE * total)
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:

@@ -17,7 +17,7 @@ from actune.core.files import atomic_text
 from actune.data.pack import Batch
 from actune.modeling.adapters import unwrap
 from actune.training.checkpoint import State
-from actune.training.memory import estimate_step_bytes
+from actune.training.memory import StepMemory
 from actune.training.ranks import Ranks
 
 FILE = "memory.json"
@@ -142,7 +142,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
-def explain_shortage(model: nn.Module, settings: Settings, shortage: Shortage | None, *, step: int) -> TrainingError:
+def explain_shortage(
+    model: nn.Module, settings: Settings, shortage: Shortage | None, *, step: int, fused: bool = False
+) -> TrainingError:
     """Return the error for a row that does not fit by itself: which of the settings would free about how much."""
     device = next(model.parameters()).device
     if shortage is None or shortage.rows > 1:
@@ -150,7 +152,7 @@ def explain_shortage(model: nn.Module, settings: Settings, shortage: Shortage | 
             f"step {step}: a row by itself does not fit the memory of another process, which says more"
         )
     batch = shortage.batch
-    relief = list_relief(model, settings, tokens=len(batch), supervised=len(batch.target_ids))
+    relief = list_relief(model, settings, tokens=len(batch), supervised=len(batch.target_ids), fused=fused)
     return TrainingError(
         f"step {step}: one row of {len(batch):,} tokens does not fit the memory of {device} by itself, so smaller "
         f"micro-batches do not help: {shortage.message}",
@@ -169,28 +171,27 @@ def explain_update(error: BaseException, *, step: int) -> TrainingError:
     )
 
 
-def list_relief(model: nn.Module, settings: Settings, *, tokens: int, supervised: int) -> list[str]:
-    """Say what would free about how much in a step that holds one row, by the model of `estimate_step_bytes`."""
+def list_relief(
+    model: nn.Module, settings: Settings, *, tokens: int, supervised: int, fused: bool = False
+) -> list[str]:
+    """Say what would free about how much in a step that holds one row, by the byte model of a step."""
     inner = unwrap(model)
-    config = inner.config.get_text_config()
     full = settings.tuning.sft_type == "full"
     compute = next(model.parameters()).dtype
 
-    def estimate(tokens: int, supervised: int, kind: torch.dtype = compute) -> int:
-        return estimate_step_bytes(model, tokens=tokens, supervised=supervised, compute=kind)
+    def estimate(tokens: int, supervised: int, kind: torch.dtype = compute, *, recompute: bool = False) -> int:
+        memory = StepMemory.of(model, compute=kind, fused=fused, dropout=settings.tuning.lora_dropout_p > 0)
+        return memory.total(tokens=tokens, supervised=supervised, recompute=recompute) - memory.fixed
 
-    base = estimate(0, 0)
-    activations, logits = estimate(tokens, 0) - base, estimate(0, supervised) - base
+    activations, logits = estimate(tokens, 0), estimate(0, supervised)
     found = []
     recomputes = any(getattr(module, "gradient_checkpointing", False) for module in inner.modules())
     if not recomputes and inner.supports_gradient_checkpointing:
-        # What stays: the input of every layer, and one layer at a time.
-        layers = int(config.num_hidden_layers)
-        kept = activations // layers + tokens * layers * int(config.hidden_size) * compute.itemsize
+        kept = estimate(tokens, 0, recompute=True)
         found.append(("--gradient_checkpointing true", activations - kept))
     found.append((f"--max_length {tokens // 2} (leaves longer rows out)", (activations + logits) // 2))
     if compute == torch.float32 and settings.model.dtype == "fp32":
-        halved = activations - (estimate(tokens, 0, torch.bfloat16) - base)
+        halved = activations - estimate(tokens, 0, torch.bfloat16)
         stored = 0 if full else sum(weight.numel() * 2 for weight in model.parameters() if not weight.requires_grad)
         found.append(("--dtype bf16", halved + stored))
     if full:

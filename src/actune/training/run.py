@@ -20,9 +20,9 @@ from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.targets import resolve_targets
 from actune.render.tree import TokenTree
-from actune.training.dealing import pick_budget, plan_run
+from actune.training.dealing import plan_run
 from actune.training.loop import Job, TrainResult, train
-from actune.training.memory import enable_checkpointing, needs_checkpointing
+from actune.training.memory import MemoryPlan, StepMemory, enable_checkpointing, plan_memory
 from actune.training.ranks import Ranks
 
 
@@ -70,7 +70,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         trained.requires_grad_(True)
     _announce(trained, settings, rows=len(rows), ranks=ranks, compute=compute, say=say)
     decoder = _decide_decoder(trained, settings, packed=packed, say=say)
-    _set_checkpointing(trained, decoder, settings, rows, compute=compute, say=say)
+    memory = _plan_memory(trained, decoder, settings, rows, compute=compute, say=say)
     job = Job(
         settings=settings,
         train=rows,
@@ -78,6 +78,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         run_dir=run_dir,
         fingerprint=fingerprint,
         packed=packed,
+        memory=memory,
         decoder=decoder,
         resume_from=Path(checkpoint) if checkpoint else None,
         autocast=compute if full and compute != torch.float32 else None,
@@ -167,7 +168,7 @@ def _announce(
     )
 
 
-def _set_checkpointing(
+def _plan_memory(
     model: nn.Module,
     decoder: Decoder | None,
     settings: Settings,
@@ -175,27 +176,28 @@ def _set_checkpointing(
     *,
     compute: torch.dtype,
     say: Callable[[str], None],
-) -> None:
-    longest = max(len(tree) for tree in rows)
-    budget = pick_budget(settings, conversations=settings.training.batch_size, longest=longest)
-    share = sum(len(tree.target_ids) for tree in rows) / max(1, sum(len(tree) for tree in rows))
-    wanted = needs_checkpointing(
-        settings.training.gradient_checkpointing,
-        model,
+) -> MemoryPlan:
+    """Choose the tokens of a forward pass, and switch recomputation on where it is wanted."""
+    dropout = settings.tuning.sft_type == "lora" and settings.tuning.lora_dropout_p > 0
+    memory = StepMemory.of(model, compute=compute, fused=decoder is not None, dropout=dropout)
+    plan = plan_memory(
+        settings,
+        memory,
         device=next(model.parameters()).device,
-        tokens=max(budget, longest),
-        supervised=int(max(budget, longest) * share),
-        compute=compute,
+        longest=max(len(tree) for tree in rows),
+        supervised=sum(len(tree.target_ids) for tree in rows) / max(1, sum(len(tree) for tree in rows)),
     )
-    if not wanted:
-        return
+    text = f"A forward pass takes at most {plan.tokens:,} tokens, a step about {plan.needed / 2**30:.1f} GiB"
+    say(text + (f" of {plan.room / 2**30:.1f} GiB." if plan.room is not None else "."))
+    if not plan.recompute:
+        return plan
+    inner = unwrap(model)
     if decoder is not None:
         decoder.recompute = True
-        say("Gradient checkpointing is on: activations are recomputed in the backward pass.")
-        return
-    inner = unwrap(model)
-    if not inner.supports_gradient_checkpointing:
+    elif inner.supports_gradient_checkpointing:
+        enable_checkpointing(inner)
+    else:
         say(f"{type(inner).__name__} has no gradient checkpointing; it is trained without.")
-        return
-    enable_checkpointing(inner)
+        return plan
     say("Gradient checkpointing is on: activations are recomputed in the backward pass.")
+    return plan

@@ -8,8 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Lfm2Config
 
 from actune.core.errors import ModelError, TrainingError
-from actune.training.dealing import pick_budget
-from actune.training.memory import estimate_step_bytes, needs_checkpointing
+from actune.training.memory import StepMemory, plan_memory
 from actune.training.ranks import Ranks
 from actune.training.run import run_training, summarise
 
@@ -128,25 +127,41 @@ def test_gradient_checkpointing_changes_nothing_but_memory(kit, model_dir, tmp_p
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_automatic_checkpointing_asks_for_the_room_of_the_device(kit, monkeypatch):
-    model = kit.build_model()
-    options = {"tokens": 4096, "supervised": 1000, "compute": torch.bfloat16}
-    needed = estimate_step_bytes(model, **options)
-    assert estimate_step_bytes(model, **(options | {"tokens": 8192})) > 1.5 * needed
-    assert not needs_checkpointing("auto", model, device=torch.device("cpu"), **options)
-    device = torch.device("cuda", 0)
-    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (0, 2 * needed))
-    assert not needs_checkpointing("auto", model, device=device, **options)
-    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _: (0, needed))
-    assert needs_checkpointing("auto", model, device=device, **options)
-    assert needs_checkpointing("true", model, device=torch.device("cpu"), **options)
+def plan(settings, memory, *, longest=2000, device="cpu"):
+    return plan_memory(settings, memory, device=torch.device(device), longest=longest, supervised=0.2)
 
 
-def test_budget(kit):
-    assert pick_budget(kit.build_settings(training={"micro_batch_tokens": 7}), conversations=2, longest=9) == 7
-    default = {"training": {"micro_batch_tokens": 0}}
-    assert pick_budget(kit.build_settings(**default), conversations=4, longest=9) == 4 * 2048
-    assert pick_budget(kit.build_settings(**default, data={"max_length": -1}), conversations=4, longest=9) == 4096
+def test_the_byte_model_decides_recomputation_and_micro_batches(kit, monkeypatch):
+    settings = kit.build_settings(training={"micro_batch_tokens": 0})
+    memory = StepMemory.of(kit.build_model(), compute=torch.bfloat16, fused=False, dropout=False)
+    needed = memory.total(tokens=4096, supervised=819, recompute=False)
+    less = memory.total(tokens=4096, supervised=819, recompute=True)
+    assert memory.total(tokens=8192, supervised=1638, recompute=False) > 1.5 * needed > 1.5 * less
+    for room, recompute, tokens in ((1.3 * needed, False, 4096), (2.6 * needed, False, 8192), (1.3 * less, True, 4096)):
+        monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _, room=room: (0, int(room)))
+        found = plan(settings, memory, device="cuda")
+        assert (found.recompute, found.room) == (recompute, int(0.85 * int(room)))
+        assert tokens <= found.tokens < 1.3 * tokens
+        assert found.needed <= found.room
+    # A device that says nothing gets the way that needs less.
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", refuse)
+    assert plan(settings, memory, device="cuda").recompute
+    assert not plan(settings, memory).recompute
+    forced = kit.build_settings(training={"gradient_checkpointing": "true", "micro_batch_tokens": 7})
+    assert (plan(forced, memory).recompute, plan(forced, memory).tokens) == (True, 7)
+
+
+def refuse(_):
+    raise NotImplementedError
+
+
+def test_micro_batches_on_the_cpu_go_by_the_size_of_the_model(kit):
+    settings = kit.build_settings(training={"micro_batch_tokens": 0})
+    memory = StepMemory.of(kit.build_model(), compute=torch.float32, fused=True, dropout=True)
+    sizes = [replace(memory, layer=memory.layer * times) for times in (1, 30, 1000)]
+    tokens = [plan(settings, size).tokens for size in sizes]
+    assert tokens[0] == 16384 > tokens[1] > tokens[2] == 4096
+    assert sizes[1].token(recompute=False) * tokens[1] == pytest.approx(2**30, rel=1e-3)
 
 
 def test_names_are_folded():
