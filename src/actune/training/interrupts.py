@@ -9,7 +9,6 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-
 # Under torchrun a process can get the same signal twice: from the system, which tells all, and passed on by torchrun.
 _SAME_SECONDS = 2.0
 
