@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -292,6 +293,38 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(model: Path, tmp_path: Pa
         for folder in (whole, broken)
     ]
     assert metrics[0] == metrics[1]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    flags = ["--save_steps", "2", "--max_steps", "4", "--logging_steps", "1"]
+    assert sft(model, run, *flags, "--resume", "auto") == 0
+    assert "no complete checkpoint yet: training starts from the beginning" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
+    wanted = (run / "adapter/adapter_model.safetensors").read_bytes()
+    for number, name in enumerate(("checkpoint-4", "checkpoint-2")):
+        path = run / name / "adapter_model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        if number == 0:
+            assert sft(model, run, *flags, "--resume", str(run / name)) == 1
+            message = capsys.readouterr().err
+            assert "has other content than was written" in message
+            assert "checkpoint-2" in message.partition("fix:")[2]
+            assert sft(model, run, *flags, "--resume", "auto") == 0
+            message = " ".join(capsys.readouterr().err.split())
+            assert "checkpoint-4 is damaged and passed over: adapter_model.safetensors has other content" in message
+            assert (run / "set-aside-checkpoint-4").is_dir()
+            assert (run / "adapter/adapter_model.safetensors").read_bytes() == wanted
+            shutil.rmtree(run / "checkpoint-4")
+    before = (run / "metrics.jsonl").read_bytes()
+    assert sft(model, run, *flags, "--resume", "auto") == 1
+    assert "is sound" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def wait_for(file: Path) -> None:
