@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from actune.training.ranks import Ranks
 from actune.training.run import run_training
@@ -111,6 +112,15 @@ def options_of(model_dir, run_dir, *, accumulation, dropout=0.0, **more) -> dict
     return {"model": str(model_dir), "run_dir": str(run_dir), "rows": 13, "settings": settings, **more}
 
 
+def idle(model_dir, run_dir, *, accumulation) -> dict:
+    """All weights, one row a process and step; in the last step a process has none."""
+    options = options_of(model_dir, run_dir, accumulation=accumulation)
+    options["rows"] = 5
+    options["settings"]["tuning"] = {"sft_type": "full"}
+    options["settings"]["training"] |= {"batch_size": 1, "num_train_epochs": 1}
+    return options
+
+
 def read(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
@@ -147,6 +157,7 @@ def runs(tmp_path_factory):
     kit.build_model(tie_word_embeddings=True).save_pretrained(base)
     scenarios = {
         "two": options_of(base, folder / "two", accumulation=1),
+        "idle": idle(base, folder / "idle", accumulation=1),
         "whole": options_of(base, folder / "whole", accumulation=1, dropout=0.05),
         "cut": options_of(base, folder / "cut", accumulation=1, dropout=0.05),
         "resumed": options_of(
@@ -162,6 +173,7 @@ def runs(tmp_path_factory):
     processes = start(list(scenarios.values()), size=2)
     try:
         train_alone(kit, options_of(base, folder / "one", accumulation=2))
+        train_alone(kit, idle(base, folder / "busy", accumulation=2))
         wait_for(folder / "signal/metrics.jsonl", lines=4)
         processes[1].send_signal(signal.SIGTERM)
     finally:
@@ -181,6 +193,22 @@ def test_two_processes_are_one_with_doubled_accumulation(runs):
         else:
             for key in ("step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "supervised_tokens"):
                 assert line[key] == pytest.approx(other[key], rel=1e-5), key
+
+
+def test_a_process_without_rows_adds_nothing(runs):
+    folder, said = runs
+    assert said["idle"] == ("done", "done")
+    found, wanted = (load_file(folder / name / "model/model.safetensors") for name in ("idle", "busy"))
+    base = load_file(folder / "base/model.safetensors")
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        change, other = tensor - base[name], found[name] - base[name]
+        assert float((other - change).norm()) <= 1e-4 * float(change.norm()), name
+    lines = [[line for line in read(folder / name) if "loss" in line] for name in ("idle", "busy")]
+    assert len(lines[1]) == 3
+    for line, other in zip(*lines, strict=True):
+        for key in ("loss", "grad_norm", "tokens"):
+            assert line[key] == pytest.approx(other[key], rel=1e-5), key
 
 
 def test_memory_lacking_in_one_process_makes_smaller_micro_batches_in_both(runs):
