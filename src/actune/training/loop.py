@@ -33,6 +33,7 @@ from actune.training.checkpoint import (
     write_weights,
 )
 from actune.training.dealing import Dealer, plan_run
+from actune.training.evaluation import Evaluator
 from actune.training.interrupts import Interrupts
 from actune.training.memory import MemoryPlan
 from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
@@ -46,6 +47,7 @@ from actune.training.optimizer import (
 from actune.training.ranks import Ranks
 from actune.training.recovery import Budgets, Kind, Shortage, explain_shortage, explain_update
 from actune.training.step import StepInput, TrainStep
+from actune.training.stopping import Evaluated, Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,7 @@ class _Loop:
         self.parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         ranks.share_parameters(self.parameters.values())
         self.step_module = TrainStep(model, autocast=job.autocast, decoder=job.decoder)
+        self.evaluator = Evaluator(step_module=self.step_module, dealer=self.dealer, ranks=ranks, packed=job.packed)
         self.optimizer = make_optimizer(self.parameters, self.settings.training, flat=isinstance(model, PeftModel))
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
@@ -136,8 +139,7 @@ class _Loop:
         self.budgets = Budgets(job.run_dir, writes=ranks.leads)
         self.done = 0
         self.saved = -1
-        self.best: tuple[int, float] | None = None
-        self.evaluated: tuple[int, float] | None = None
+        self.judge = Judge()
         self.losses: list[float] = []
 
     # --- the run ----------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class _Loop:
             steps=self.done,
             first_loss=self.losses[0] if self.losses else None,
             last_loss=self.losses[-1] if self.losses else None,
-            eval_loss=self.evaluated[1] if self.evaluated is not None else None,
+            eval_loss=self.judge.newest.value if self.judge.newest is not None else None,
             seconds=time.monotonic() - began,
             folder=folder,
         )
@@ -194,7 +196,7 @@ class _Loop:
             )
         self.done = self.saved = state.step
         if state.best_step is not None and state.best_loss is not None:
-            self.best = (state.best_step, state.best_loss)
+            self.judge.best = Evaluated(step=state.best_step, value=state.best_loss)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(dict(state.scaler))
         limit = self.settings.output.save_total_limit
@@ -351,44 +353,29 @@ class _Loop:
 
     # --- around the steps -------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _evaluate(self, bar: ProgressBar) -> None:
         """Log the weighted mean loss over all validation targets."""
-        trees, training = self.job.validation, self.settings.training
-        longest = max((len(tree) for tree in trees), default=0)
+        training = self.settings.training
+        longest = max((len(tree) for tree in self.job.validation), default=0)
         wanted = training.eval_batch_size * longest if training.eval_batch_size else self.job.memory.tokens
-        budget = self.budgets.limit(wanted, kind="eval", step=self.done)
-        self.model.eval()
-        while True:
-            loss, weight, shortage = self._add_up(trees, budget)
-            loss, weight, short = self.ranks.sum([loss, weight, float(shortage is not None)])
-            if not short:
-                break
-            budget = self._cut_budget(shortage, kind="eval", step=self.done, budget=budget)
-        self.model.train()
-        if weight == 0:
+        found, _ = self.evaluator.measure(
+            self.job.validation,
+            budget=self.budgets.limit(wanted, kind="eval", step=self.done),
+            cut=lambda shortage, budget: self._cut_budget(shortage, kind="eval", step=self.done, budget=budget),
+        )
+        if found.weight == 0:
             bar.say("No validation row has a token with loss weight; no evaluation loss.")
             return
-        if not math.isfinite(loss):
+        if not math.isfinite(found.loss):
             bar.say(f"After step {self.done} the evaluation loss is no finite number; it is left out.")
             return
-        self.evaluated = (self.done, loss / weight)
-        self.log.add_eval(self.done, {"loss": loss / weight})
-        bar.say(f"step {self.done}/{self.plan.steps}  evaluation loss {loss / weight:.4f}")
-
-    def _add_up(self, trees: Sequence[TokenTree], budget: int) -> tuple[float, float, Shortage | None]:
-        """Return this process's sums of loss and weight, and what did not fit."""
-        losses, weights = [], []
-        for chosen, batch in self._deal(range(len(trees)), trees, budget):
-            try:
-                total, weight = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
-            except (RuntimeError, MemoryError) as error:
-                return 0.0, 0.0, Shortage.of(error, rows=len(chosen), batch=batch)
-            losses.append(float(total))
-            weights.append(float(weight))
-        return math.fsum(losses), math.fsum(weights), None
+        loss = found.loss / found.weight
+        self.judge.add(Evaluated(step=self.done, value=loss))
+        self.log.add_eval(self.done, {"loss": loss})
+        bar.say(f"step {self.done}/{self.plan.steps}  evaluation loss {loss:.4f}")
 
     def _state(self, *, step: int) -> State:
+        best = self.judge.best
         return State(
             step=step,
             rows=self.plan.consumed(step),
@@ -397,18 +384,15 @@ class _Loop:
             fingerprint=self.job.fingerprint,
             settings=self.settings.model_dump(mode="json"),
             scaler=self.scaler.state_dict(),
-            best_step=self.best[0] if self.best is not None else None,
-            best_loss=self.best[1] if self.best is not None else None,
+            best_step=best.step if best is not None else None,
+            best_loss=best.value if best is not None else None,
             cuts=self.budgets.dump(),
         )
 
     def _save(self) -> None:
         if self.done == self.saved:
             return
-        if self.evaluated is not None and self.evaluated[0] == self.done:
-            self.best = min(
-                (pair for pair in (self.best, self.evaluated) if pair is not None), key=lambda pair: pair[1]
-            )
+        self.judge.mark_saved(self.done)
         with self.ranks.together("saving the checkpoint"):
             if self.ranks.leads:
                 self.log.flush()
