@@ -1,0 +1,100 @@
+"""A whole run is the run of a plain loop over transformers and peft that is fed the same ids: fp32, relative 1e-5."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
+
+from actune.data.pack import unroll
+from actune.training.dealing import plan_run
+from actune.training.ranks import Ranks
+from actune.training.run import run_training
+
+
+def run_plainly(model_dir, start, settings, rows):
+    """Train one sequence after the other; return losses and gradient norms by step, and the adapter."""
+    tuning, training = settings.tuning, settings.training
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    if tuning.sft_type == "lora":
+        targets = json.loads((start / "adapter_config.json").read_text())["target_modules"]
+        config = LoraConfig(r=tuning.lora_rank, lora_alpha=tuning.lora_alpha, target_modules=targets)
+        model = get_peft_model(model, config)
+        set_peft_model_state_dict(model, load_file(start / "adapter_model.safetensors"))
+    model.train()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": training.weight_decay},
+            {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=training.learning_rate,
+    )
+    plan = plan_run(settings, rows=len(rows), ranks=1)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, plan.steps)
+    losses, norms = [], []
+    for step in range(plan.steps):
+        chosen = [rows[row] for row in plan.step(step)]
+        total = sum(float(tree.target_weights.sum()) for tree in chosen)
+        loss = 0.0
+        for line in (line for tree in chosen for line in unroll(tree)):
+            logits = model(input_ids=torch.from_numpy(line.input_ids).long()[None], use_cache=False).logits[0]
+            places, ids = torch.from_numpy(line.target_positions).long(), torch.from_numpy(line.target_ids).long()
+            parts = cross_entropy(logits[places], ids, reduction="none") * torch.from_numpy(line.target_weights)
+            (parts.sum() / total).backward()
+            loss += float(parts.detach().sum()) / total
+        losses.append(loss)
+        norms.append(float(torch.nn.utils.clip_grad_norm_(weights, training.max_grad_norm)))
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    return losses, norms, {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tied", "targets"),
+    [("qwen3", True, "ALL"), ("llama", False, "ALL+head"), ("qwen2", True, "DEFAULT"), ("qwen3", True, "full")],
+)
+def test_a_run_is_the_plain_loop(kit, tmp_path, kind, tied, targets):
+    kit.build_model(kind, tie_word_embeddings=tied).save_pretrained(tmp_path / "base")
+    full = targets == "full"
+    settings = kit.build_settings(
+        tuning={"sft_type": "full"} if full else {"lora_target_modules": (targets,)},
+        training={"micro_batch_tokens": 0, "num_train_epochs": 3, "learning_rate": 1e-3, "warmup_ratio": 0.0},
+        output={"save_steps": 1, "save_total_limit": 99},
+    )
+    rows = kit.build_rows(11)
+
+    def run(name, **changes):
+        return run_training(
+            settings=settings.model_copy(update=changes),
+            model_dir=tmp_path / "base",
+            train_rows=rows,
+            validation_rows=[],
+            run_dir=tmp_path / name,
+            ranks=Ranks(),
+            resume_from=None,
+            fingerprint="f",
+            save_extra=lambda _: None,
+            say=lambda _: None,
+        )
+
+    # The adapter a run begins with: one step at learning rate 0 leaves it as it was made.
+    still = settings.training.model_copy(update={"max_steps": 1, "learning_rate": 1e-30})
+    start = run("start", training=still).folder
+    found = run("run")
+    losses, norms, weights = run_plainly(tmp_path / "base", start, settings, rows)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == pytest.approx(losses, rel=1e-5)
+    assert [line["grad_norm"] for line in lines] == pytest.approx(norms, rel=1e-4)
+    tensors = load_file(found.folder / ("model.safetensors" if full else "adapter_model.safetensors"))
+    named = {name.replace(".default", ""): weight for name, weight in weights.items()}
+    assert tensors.keys() == named.keys()
+    for name, tensor in tensors.items():
+        gap = torch.linalg.vector_norm(tensor - named[name]) / torch.linalg.vector_norm(named[name])
+        assert float(gap) < 1e-4, name
