@@ -14,6 +14,7 @@ PAIRS = [
     ("README.md", "README.zh.md"),
     ("docs/guide.md", "docs/guide.zh.md"),
     ("docs/evaluation.md", "docs/evaluation.zh.md"),
+    ("docs/methods.md", "docs/methods.zh.md"),
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.

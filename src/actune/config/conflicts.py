@@ -20,7 +20,7 @@ class Conflict:
 
 def find_conflicts(settings: Settings) -> list[Conflict]:
     """Return everything in the settings that cannot be right together, in the order of the groups."""
-    checks = (_check_required, _check_amounts, _check_identity, _check_output)
+    checks = (_check_required, _check_amounts, _check_identity, _check_tuning, _check_output)
     return [conflict for check in checks for conflict in check(settings)]
 
 
@@ -36,6 +36,13 @@ def settings_notices(settings: Settings) -> list[str]:
         notices.append("model_name and model_author have no effect: self_cognition_sample is 0")
     if data.train_dataset_mix_ratio == 0 and data.train_dataset_mix_ds != _default("train_dataset_mix_ds"):
         notices.append("train_dataset_mix_ds has no effect: train_dataset_mix_ratio is 0")
+    if tuning.quant_bits:
+        notices.append(
+            "quant_bits: the adapter belongs to the base in 4 bits; actune loads that base with it, and other programs "
+            "get the same model from actune export --to merged"
+        )
+    elif not tuning.bnb_4bit_use_double_quant:
+        notices.append("bnb_4bit_use_double_quant has no effect: quant_bits is not set")
     if tuning.sft_type == "full":
         names = ("lora_rank", "lora_alpha", "lora_dropout_p", "lora_target_modules")
         unused = [name for name in names if getattr(tuning, name) != _default(name)]
@@ -90,6 +97,13 @@ def _check_identity(settings: Settings) -> Iterator[Conflict]:
         elif not values and data.self_cognition_sample > 0:
             message = f"not set, but self_cognition_sample is {data.self_cognition_sample}; identity rows teach it"
             yield Conflict(name=name, message=message, others=("self_cognition_sample",))
+
+
+def _check_tuning(settings: Settings) -> Iterator[Conflict]:
+    tuning = settings.tuning
+    if tuning.quant_bits and tuning.sft_type == "full":
+        message = "weights in 4 bits cannot be trained; use --sft_type lora, or leave quant_bits out"
+        yield Conflict(name="quant_bits", message=message, others=("sft_type",))
 
 
 def _check_output(settings: Settings) -> Iterator[Conflict]:

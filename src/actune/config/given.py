@@ -109,7 +109,8 @@ def _read_choice(text: str, choices: Sequence[str]) -> str:
     if len(same) == 1:
         return same[0]
     *most, last = choices
-    raise ValueError(f"must be {', '.join(most)} or {last}, not {text!r}")
+    known = f"{', '.join(most)} or {last}" if most else last
+    raise ValueError(f"must be {known}, not {text!r}")
 
 
 def _read_date(text: str) -> datetime.date:

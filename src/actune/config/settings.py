@@ -23,6 +23,11 @@ def _write_switch(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
+def _write_number(value: object) -> object:
+    """Return 4 as "4", so that `quant_bits=4` works from Python."""
+    return str(value) if isinstance(value, int) else value
+
+
 class Group(BaseModel):
     """A group of settings: unknown keys are errors, values are frozen."""
 
@@ -141,6 +146,16 @@ class TuningSettings(Group):
     lora_target_modules: tuple[str, ...] = Field(
         default=("ALL",),
         description="ALL: every linear layer of the blocks and the input embedding; ALL+head: the LM head too; DEFAULT: query, key and value; or names.",
+    )
+    quant_method: Literal["bnb"] = Field(
+        default="bnb", description="What quantises the frozen base where quant_bits is set: bitsandbytes (extra qlora)."
+    )
+    quant_bits: Annotated[Literal["4"] | None, BeforeValidator(_write_number)] = Field(
+        default=None,
+        description="4: QLoRA, the linear layers of the frozen base in 4 bits (NF4): a quarter of the memory of bf16 weights, and slower. Default: as they are.",
+    )
+    bnb_4bit_use_double_quant: bool = Field(
+        default=True, description="Quantise the scales of the 4-bit blocks too: 0.4 bits a weight less."
     )
 
 

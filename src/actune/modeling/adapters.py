@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from actune.core.errors import ModelError
 from actune.core.files import atomic_folder
+from actune.modeling.quantize import quantization_of, write_quantization
 from actune.modeling.tokenizer_check import check_same_tokenizer
 
 _NAME = "default"
@@ -95,7 +96,10 @@ def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
 
 
 def write_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the two files that peft loads into an existing folder; the same adapter gives the same bytes."""
+    """Write the two files that peft loads into an existing folder; the same adapter gives the same bytes.
+
+    A third says how the base was quantised, where it was.
+    """
     save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config: dict[str, Any] = dict(model.peft_config[_NAME].to_dict(), inference_mode=True)
     # A set has another order in every process.
@@ -104,6 +108,8 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
         config["target_modules"] = sorted(config["target_modules"])
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, default=str)
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    if (quantization := quantization_of(unwrap(model))) is not None:
+        write_quantization(folder, quantization)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

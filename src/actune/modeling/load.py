@@ -15,6 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from actune.core.errors import ConfigError, ModelError
+from actune.modeling.quantize import Quantization, mark_quantized, refuse_quantized, require_bitsandbytes
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -60,32 +61,52 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def load_model(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool = False,
+    quantization: Quantization | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a folder, in evaluation mode.
+
+    With `quantization` its linear layers are quantised while they are read, and the rest has the dtype that it names.
 
     Switches off the progress bars of transformers for this process, here and for saving: in a log they are noise.
 
     Raises:
         ModelError: no config, no safetensors weights, an architecture that transformers does not have, remote code
-            that was not asked for, or weights that do not fill the model.
+            that was not asked for, weights that do not fill the model, or that are quantised already.
+        ConfigError, MissingExtraError: this device, or this installation, has no 4-bit weights.
     """
     _check_config(folder, trust_remote_code=trust_remote_code)
     _check_weights(folder)
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantization is not None:
+        refuse_quantized(folder)
+        require_bitsandbytes(device)
+        options = {
+            "dtype": quantization.torch_dtype,
+            "quantization_config": quantization.to_config(),
+            "device_map": {"": device},
+        }
     transformers_logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
+            **options,
         )
     except (ValueError, OSError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}") from error
     model, report = loaded
     _check_complete(folder, report)
+    if quantization is not None:
+        mark_quantized(model, quantization)
+        return model.eval()
     return model.to(device).eval()
 
 

@@ -11,7 +11,8 @@ import torch
 from actune.core.errors import ModelError
 from actune.core.files import atomic_folder
 from actune.modeling.adapters import load_adapter, merge_adapter, quiet_peft
-from actune.modeling.load import load_model
+from actune.modeling.load import load_model, pick_device, release_memory
+from actune.modeling.quantize import dequantize, read_quantization
 
 # Largest relative difference of logits that rounding explains, by stored number format.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -22,19 +23,29 @@ def export_merged(
 ) -> float | None:
     """Merge the adapter of a folder into its base model and write the result to `out`, in the base's own dtype.
 
+    An adapter that was trained on a quantised base is merged into what that base computes as: its 4-bit weights written
+    out, in the dtype it was trained in. Into the full weights it would not fit exactly.
+
     With `verify`, the written folder is loaded again and its logits are compared with those of base + adapter;
     returns the largest difference relative to the largest logit, else None.
 
     Raises:
         ModelError: base or adapter cannot be loaded, or the logits differ by more than rounding explains.
     """
-    dtype = _stored_dtype(base)
-    device = torch.device("cpu")
-    model = load_model(base, dtype=dtype, device=device)
+    quantization = read_quantization(adapter)
+    dtype = _stored_dtype(base) if quantization is None else quantization.torch_dtype
+    # Quantised again where it is trained, since other devices may round a few weights otherwise.
+    device = torch.device("cpu") if quantization is None else pick_device()
+    model = load_model(base, dtype=dtype, device=device, quantization=quantization)
     adapted = load_adapter(model, adapter, base=base)
-    probe = _probe(int(model.config.get_text_config().vocab_size))
+    probe = _probe(int(model.config.get_text_config().vocab_size)).to(device)
     with torch.no_grad():
         expected = adapted.eval()(input_ids=probe, use_cache=False).logits.float() if verify else None
+    if quantization is not None:
+        del adapted, model  # two models need not fit side by side
+        release_memory()
+        model = dequantize(load_model(base, dtype=dtype, device=device, quantization=quantization))
+        adapted = load_adapter(model, adapter, base=base)
     with quiet_peft():
         merged = merge_adapter(adapted)
     with atomic_folder(out) as partial, quiet_peft():

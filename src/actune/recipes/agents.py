@@ -66,6 +66,7 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     folder, adapter = find_weights(choice.model, choice.adapter)
     encoder, style = build_encoder(choice, adapter)
     toolbox = load_toolbox(choice.tools, ask=ask, seconds=choice.tool_seconds, characters=choice.tool_characters)
+    base_of = adapter if choice.base else None
     if choice.base:
         folder, adapter = find_base(choice.model, folder), None
     refuse_no_model(folder, weights=True)
@@ -73,7 +74,7 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
         stderr().print(f"note: {notice}", markup=False)
     from actune.agents.local import load_engine
 
-    engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size)
+    engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
     if engine.fault is not None and choice.batch_size > 1:
         stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
     agent = Agent(engine, encoder, toolbox, style=style, limits=choice.limits, sampling=choice.sampling)

@@ -77,6 +77,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     names, authors = _taught(model, model_name, model_author)
     items = load_tasks(tasks, names=names, authors=authors, limit=limit)
     check_items(items, encoder=encoder, max_tokens=max_tokens)
+    base_of = trained if base else None
     if base:
         folder, trained = find_base(model, folder), None
     refuse_no_model(folder, weights=True)
@@ -85,7 +86,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
         console.print(f"note: {notice}", markup=False)
     from actune.agents.local import load_engine
 
-    engine = load_engine(folder, trained, dtype=dtype, batch_size=batch_size)
+    engine = load_engine(folder, trained, dtype=dtype, batch_size=batch_size, base_of=base_of)
     scores = _measure(items, engine, encoder, max_tokens, console)
     write_scores(out, scores)
     from rich.console import Console

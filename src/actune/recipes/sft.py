@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actune.config.conflicts import settings_notices
+from actune.config.extras import require_extras
 from actune.config.load import dump_settings
 from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
 from actune.config.settings import Settings
@@ -105,6 +106,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         check_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
         if output.resume not in (None, "auto") and not Path(output.resume).is_dir():
             raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
+    require_extras(settings)
     model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
     for notice in encoder.renderer.notices():

@@ -18,6 +18,7 @@ from actune.modeling.fused.decoder import Decoder
 from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
+from actune.modeling.quantize import Quantization, count_weights
 from actune.modeling.targets import resolve_targets
 from actune.render.tree import TokenTree
 from actune.training.dealing import plan_run
@@ -62,6 +63,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
             dtype=torch.float32 if full else compute,
             device=ranks.device,
             trust_remote_code=settings.model.trust_remote_code,
+            quantization=Quantization.of(settings.tuning, compute),
         )
         _check_vocabulary(model, [*rows, *held_back])
     packed = _decide_packing(model, settings, say)
@@ -157,7 +159,7 @@ def _announce(
     say: Callable[[str], None],
 ) -> None:
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    count = sum(weight.numel() for weight in model.parameters())
+    count = count_weights(model)
     name = str(compute).removeprefix("torch.")
     say(f"Trained weights: {trained:,} of {count:,} ({trained / count:.2%}), {name} on {ranks.device.type}.")
     plan = plan_run(settings, rows=rows, ranks=ranks.size)

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actune.config.conflicts import find_conflicts
 from actune.config.fields import Leaf, list_groups, list_leaves
 from actune.config.load import load_settings
 from actune.config.settings import Settings
@@ -37,10 +38,14 @@ def draw_value(leaf: Leaf) -> st.SearchStrategy[object]:
     return st.dates(datetime.date(1000, 1, 1))
 
 
-VALUES = st.fixed_dictionaries(
-    {leaf.name: draw_value(leaf) for leaf in list_leaves()[:1]},
-    optional={leaf.name: draw_value(leaf) for leaf in list_leaves()[1:]},
-).map(lambda values: {"dataset": ("a",), "model_name": ("a",), "model_author": ("b",), **values})
+VALUES = (
+    st.fixed_dictionaries(
+        {leaf.name: draw_value(leaf) for leaf in list_leaves()[:1]},
+        optional={leaf.name: draw_value(leaf) for leaf in list_leaves()[1:]},
+    )
+    .map(lambda values: {"dataset": ("a",), "model_name": ("a",), "model_author": ("b",), **values})
+    .filter(lambda values: not find_conflicts(Settings.model_validate(nest(values))))
+)
 
 
 def nest(values: dict[str, object]) -> dict[str, dict[str, object]]:
