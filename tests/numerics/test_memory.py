@@ -79,7 +79,7 @@ def read(run_dir: Path) -> list[tuple[float, float, int]]:
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError(ALLOCATOR)])
+@pytest.mark.parametrize("error", [None, RuntimeError(ALLOCATOR), RuntimeError("could not create a primitive")])
 def test_smaller_micro_batches_are_the_same_step(kit, model_dir, tmp_path, monkeypatch, error):
     run(kit, model_dir, tmp_path / "whole")
     device = Device(monkeypatch, lambda _: 30, error)
@@ -164,9 +164,11 @@ def test_a_row_that_does_not_fit_by_itself_says_what_would_free_memory(kit, mode
     Device(monkeypatch, lambda call: 1000 if call <= 3 else 5)
     with pytest.raises(TrainingError, match=r"one row of \d+ tokens does not fit the memory of cpu") as caught:
         run(kit, model_dir, tmp_path, packing=packing)
-    for option in ("--gradient_checkpointing true", "--max_length", "--dtype bf16", "--lora_target_modules DEFAULT"):
+    options = ["--gradient_checkpointing true", "--max_length", "--dtype bf16"]
+    options += [] if packing else ["--lora_target_modules DEFAULT"]  # fused layers keep no inputs for adapters
+    for option in options:
         assert option in caught.value.fix
-    assert caught.value.fix.count("MiB") == 4
+    assert caught.value.fix.count("MiB") == len(options)
 
 
 def test_other_errors_are_not_taken_for_it(kit, model_dir, tmp_path, monkeypatch):

@@ -22,8 +22,17 @@ from actune.training.ranks import Ranks
 
 FILE = "memory.json"
 _VERSION = 1
-# How back ends word it where they do not raise torch.OutOfMemoryError.
-_WORDS = ("DefaultCPUAllocator: can't allocate memory", "out of memory", "ALLOC_FAILED", "not enough memory")
+# How back ends word it where they do not raise torch.OutOfMemoryError. oneDNN says of a product that lacks memory only
+# that it "could not create a primitive" or "a memory object" (seen under a limit of the address space).
+_WORDS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "not enough memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "could not create a memory object",
+)
 
 Kind = Literal["train", "eval"]
 
@@ -196,7 +205,7 @@ def list_relief(
         found.append(("--dtype bf16", halved + stored))
     if full:
         found.append(("--sft_type lora", 12 * sum(weight.numel() for weight in model.parameters())))
-    elif settings.tuning.lora_target_modules != ("DEFAULT",):
+    elif not fused and settings.tuning.lora_target_modules != ("DEFAULT",):
         found.append(("--lora_target_modules DEFAULT (fewer layers keep their input), at most", activations // 2))
     return [f"{name}: about {_say_bytes(size)}" for name, size in found if size > 0]
 
