@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwe
 from actune.config.settings import (
     DataSettings,
     ModelSettings,
+    MonitorSettings,
     OutputSettings,
     Settings,
     TrainingSettings,
@@ -85,7 +86,7 @@ def build_rows(count: int) -> list[TokenTree]:
     ]
 
 
-def build_settings(*, tuning=None, training=None, output=None, data=None, model=None) -> Settings:
+def build_settings(*, tuning=None, training=None, output=None, data=None, model=None, monitor=None) -> Settings:
     """Settings without dropout, warm-up or checkpointing unless asked for."""
     return Settings(
         model=ModelSettings(**({"dtype": "fp32"} | (model or {}))),
@@ -103,5 +104,6 @@ def build_settings(*, tuning=None, training=None, output=None, data=None, model=
                 | (training or {})
             )
         ),
+        monitor=MonitorSettings(**(monitor or {})),
         output=OutputSettings(**({"logging_steps": 1, "eval_steps": 0, "save_steps": 0} | (output or {}))),
     )

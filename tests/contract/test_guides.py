@@ -15,6 +15,7 @@ PAIRS = [
     ("docs/guide.md", "docs/guide.zh.md"),
     ("docs/evaluation.md", "docs/evaluation.zh.md"),
     ("docs/methods.md", "docs/methods.zh.md"),
+    ("docs/monitoring.md", "docs/monitoring.zh.md"),
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.

@@ -20,7 +20,7 @@ class Conflict:
 
 def find_conflicts(settings: Settings) -> list[Conflict]:
     """Return everything in the settings that cannot be right together, in the order of the groups."""
-    checks = (_check_required, _check_amounts, _check_identity, _check_tuning, _check_output)
+    checks = (_check_required, _check_amounts, _check_identity, _check_tuning, _check_monitor, _check_output)
     return [conflict for check in checks for conflict in check(settings)]
 
 
@@ -49,6 +49,8 @@ def settings_notices(settings: Settings) -> list[str]:
         if unused:
             verb = "has" if len(unused) == 1 else "have"
             notices.append(f"{', '.join(unused)} {verb} no effect: sft_type is full")
+    if settings.monitor.early_stopping_threshold and not settings.monitor.early_stopping_patience:
+        notices.append("early_stopping_threshold has no effect: early_stopping_patience is 0")
     return notices
 
 
@@ -104,6 +106,17 @@ def _check_tuning(settings: Settings) -> Iterator[Conflict]:
     if tuning.quant_bits and tuning.sft_type == "full":
         message = "weights in 4 bits cannot be trained; use --sft_type lora, or leave quant_bits out"
         yield Conflict(name="quant_bits", message=message, others=("sft_type",))
+
+
+def _check_monitor(settings: Settings) -> Iterator[Conflict]:
+    monitor = settings.monitor
+    if settings.output.eval_steps == 0:
+        for name in ("early_stopping_patience", "load_best_model_at_end"):
+            if getattr(monitor, name):
+                message = "needs evaluations, but eval_steps is 0"
+                yield Conflict(name=name, message=message, others=("eval_steps",))
+    if not monitor.metric_for_best_model.strip():
+        yield Conflict(name="metric_for_best_model", message="is empty; write loss or the name of another value")
 
 
 def _check_output(settings: Settings) -> Iterator[Conflict]:

@@ -211,6 +211,30 @@ class TrainingSettings(Group):
     )
 
 
+class MonitorSettings(Group):
+    """What is watched while training: held-out losses, the best checkpoint, early stopping."""
+
+    eval_rows: Count = Field(
+        default=64,
+        description="Rows of the general sources, and identity questions, that training does not use, evaluated beside the validation rows (loss/SOURCE): so many of either at most; 0: none.",
+    )
+    metric_for_best_model: str = Field(
+        default="loss",
+        description="Value of the evaluations that the best checkpoint and early stopping go by: loss, or loss/SOURCE. Losses are better when lower.",
+    )
+    early_stopping_patience: Count = Field(
+        default=0,
+        description="Stop after so many evaluations in a row without improvement; 0: never. Off, since the schedule of the learning rate is made for the whole run.",
+    )
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="What an evaluation has to gain on the best one to be an improvement."
+    )
+    load_best_model_at_end: bool = Field(
+        default=False,
+        description="Write the best checkpoint as the result, not the last weights; each evaluation that improves is then saved. Off, as the reference's result is the last.",
+    )
+
+
 class OutputSettings(Group):
     """Where results go and how often."""
 
@@ -224,7 +248,7 @@ class OutputSettings(Group):
     dry_run: bool = Field(
         default=False, description="Read, render and count everything, print the plan, train nothing."
     )
-    eval_steps: Count = Field(default=100, description="Evaluation loss every so many steps and at the end; 0: never.")
+    eval_steps: Count = Field(default=100, description="Evaluation every so many steps and at the end; 0: never.")
     save_steps: Count = Field(
         default=100, description="Checkpoint every so many steps and at the end; 0: only at the end."
     )
@@ -258,4 +282,5 @@ class Settings(Group):
     render: RenderSettings = RenderSettings()
     tuning: TuningSettings = TuningSettings()
     training: TrainingSettings = TrainingSettings()
+    monitor: MonitorSettings = MonitorSettings()
     output: OutputSettings = OutputSettings()

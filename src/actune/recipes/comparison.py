@@ -85,11 +85,11 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     if settings.output.compare_tasks:
         return _plan_tasks(settings, rows, encoder)
     count, seed = settings.output.compare_items, settings.training.seed
-    asked = {_question(row) for row in rows.train}
+    asked = {question_of(row) for row in rows.train}
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
-    agent = _choose([*rows.validation, *spare], count, asked, encoder, settings)
+    agent = choose_measurable([*rows.validation, *spare], count, asked, encoder, settings)
     spare = draw(rows.spare_general, len(rows.spare_general), seed, purpose="compare general")
-    general = _choose(spare, count, asked, encoder, settings)
+    general = choose_measurable(spare, count, asked, encoder, settings)
     offered = [row for row in agent if row.tools]
     with_tools = [row for row in offered if find_gold_fault(row) is None]
     notices = []
@@ -251,7 +251,7 @@ def _extra(scores: Sequence[Score]) -> dict[str, float]:
     return extra
 
 
-def _choose(
+def choose_measurable(
     candidates: Sequence[Conversation], count: int, asked: set[str], encoder: Encoder, settings: Settings
 ) -> list[Conversation]:
     """Return the first `count` candidates that training has not asked and that could be trained on."""
@@ -261,7 +261,7 @@ def _choose(
     for row in candidates:
         if len(chosen) == count:
             break
-        if _question(row) in asked:
+        if question_of(row) in asked:
             continue
         encoded = encode_rows(
             [row], encoder, max_length=settings.data.max_length, truncation="delete", strategy=strategy
@@ -271,7 +271,7 @@ def _choose(
     return chosen
 
 
-def _question(row: Conversation) -> str:
+def question_of(row: Conversation) -> str:
     """Return what the users of a row say, without case, blanks and width: equal questions, equal text."""
     spoken = "\n".join(message.content for message in row.messages if message.role == "user")
     return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", spoken).casefold()).strip()

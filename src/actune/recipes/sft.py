@@ -28,6 +28,7 @@ from actune.data.sources import write_quarantine
 from actune.recipes.compare import show_comparison
 from actune.recipes.comparison import FOLDER as REPORT
 from actune.recipes.comparison import Plan, compare_run, main_style, plan_comparison
+from actune.recipes.monitoring import Monitor, plan_monitor
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
 
@@ -46,6 +47,7 @@ class Job:
     encoder: Encoder
     prepared: Prepared
     comparison: Plan | None
+    monitor: Monitor
 
 
 def sft(settings: Settings, *, opened: bool = False, started: float | None = None) -> int:
@@ -121,6 +123,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     if prepared.quarantined:
         place = "" if output.dry_run else f", each with its reason in {folder / QUARANTINE}"
         console.print(f"note: {len(prepared.quarantined):,} rows are not trained on{place}", markup=False)
+    monitor = plan_monitor(settings, rows, prepared, encoder)
     comparison = plan_comparison(settings, rows, encoder) if output.compare and not output.dry_run else None
     for notice in comparison.notices if comparison is not None else ():
         console.print(f"note: {notice}", markup=False)
@@ -146,6 +149,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         encoder=encoder,
         prepared=prepared,
         comparison=comparison,
+        monitor=monitor,
     )
 
 
@@ -195,6 +199,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
             model_dir=model_dir,
             train_rows=job.prepared.train if job is not None else None,
             validation_rows=job.prepared.validation if job is not None else None,
+            held_out_rows=job.monitor.held_out if job is not None else None,
             run_dir=folder,
             ranks=ranks,
             resume_from=_find_checkpoint(settings, folder, ranks, _speaker(console, ranks)),

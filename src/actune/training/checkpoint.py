@@ -25,8 +25,8 @@ from actune.training.checksums import FILE as CHECKSUMS
 from actune.training.checksums import find_damage, write_checksums
 from actune.training.optimizer import read_state, write_state
 
-# Version 1 had no checksums; it is still read.
-_VERSION = 2
+# Version 1 had no checksums, version 2 knew no metric but the loss; both are still read.
+_VERSION = 3
 # Settings with which another value can go on from a checkpoint. The accumulation may change against the number of
 # processes: the step size is compared as a whole.
 _FREE = frozenset(
@@ -37,7 +37,10 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """`state.json`: `step` steps are done and `rows` rows consumed; `best_step`, `best_loss` of the saved ones.
+    """`state.json`: `step` steps are done and `rows` rows consumed.
+
+    `best_step`, `best_value`: the best of the saved ones by `metric`; `top` the best value of all evaluations, `stale`
+    how many there were since the last that improved (`stopping.Judge`).
 
     `cuts`: where micro-batches became smaller because they did not fit (`recovery.Cut`).
     """
@@ -50,7 +53,10 @@ class State:
     settings: Mapping[str, Any]
     scaler: Mapping[str, Any]
     best_step: int | None = None
-    best_loss: float | None = None
+    best_value: float | None = None
+    metric: str = "loss"
+    top: float | None = None
+    stale: int = 0
     cuts: Sequence[Mapping[str, Any]] = ()
     version: int = _VERSION
 
@@ -211,6 +217,8 @@ def read_checkpoint(folder: Path) -> State:
         ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", fix="resume from an earlier checkpoint") from error
+    if isinstance(values, dict) and "best_loss" in values:
+        values["best_value"] = values.pop("best_loss")
     known = {field.name for field in fields(State)}
     needed = {field.name for field in fields(State) if field.default is MISSING}
     if (
@@ -249,6 +257,18 @@ def load_checkpoint(
         CheckpointError: a file is missing or damaged, or does not fit this model.
     """
     state = read_checkpoint(folder)
+    load_weights(folder, model)
+    path = folder / "optimizer.safetensors"
+    write_state(optimizer, parameters, _read(path), str(path))
+    return state
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Put the weights of a checkpoint back into a model that is built the same way.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or does not fit this model.
+    """
     if isinstance(model, PeftModel):
         tensors = _read(folder / "adapter_model.safetensors")
         _check_same(adapter_tensors(model), tensors, folder / "adapter_model.safetensors")
@@ -260,9 +280,6 @@ def load_checkpoint(
             raise CheckpointError(error.message, fix="resume from an earlier checkpoint") from error
         _check_same(unwrap(model).state_dict(), source, folder / "model")
         unwrap(model).load_state_dict(source)
-    path = folder / "optimizer.safetensors"
-    write_state(optimizer, parameters, _read(path), str(path))
-    return state
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,26 +1,49 @@
-"""The loss over rows that are held back, added up over all processes."""
+"""The loss over rows that are held back, of each source and as a whole, added up over all processes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from actune.data.labels import label_sources
 from actune.render.tree import TokenTree
 from actune.training.dealing import Dealer
 from actune.training.ranks import Ranks
 from actune.training.recovery import Shortage
 from actune.training.step import StepInput, TrainStep
 
+# Given what did not fit and the tokens of a forward pass, returns fewer.
+Cut = Callable[[Shortage | None, int], int]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
-    """Sum of weight x negative log-likelihood, and sum of weights, over all processes."""
+class Group:
+    """Rows of one source; `counts`: they are validation rows, so part of `loss`, else they only have a loss of their own."""
 
-    loss: float
-    weight: float
+    name: str
+    trees: tuple[TokenTree, ...]
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What an evaluation found: values by name (`loss`, `loss/<source>`), and what there is to say about missing ones."""
+
+    values: Mapping[str, float]
+    notices: tuple[str, ...]
+
+
+def group_rows(validation: Sequence[TokenTree], others: Sequence[TokenTree]) -> tuple[Group, ...]:
+    """Group rows by source, validation rows first; a source that has rows of both kinds makes two groups of one name."""
+    rows = [*((tree, True) for tree in validation), *((tree, False) for tree in others)]
+    labels = label_sources([tree.source for tree, _ in rows])
+    found: dict[tuple[str, bool], list[TokenTree]] = {}
+    for label, (tree, counts) in zip(labels, rows, strict=True):
+        found.setdefault((label, counts), []).append(tree)
+    return tuple(Group(name=name, trees=tuple(trees), counts=counts) for (name, counts), trees in found.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,27 +54,40 @@ class Evaluator:
     dealer: Dealer
     ranks: Ranks
     packed: bool
+    groups: tuple[Group, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max((len(tree) for group in self.groups for tree in group.trees), default=0)
 
     @torch.no_grad()
-    def measure(
-        self, trees: Sequence[TokenTree], *, budget: int, cut: Callable[[Shortage | None, int], int]
-    ) -> tuple[Sums, int]:
-        """Return the sums over all targets of some rows, and the tokens of a forward pass that did fit.
+    def measure(self, *, budget: int, cut: Cut) -> Found:
+        """Return the weighted mean losses of the model as it is; it is left in training mode.
 
-        All processes call this together. `budget`: tokens of a forward pass; where that does not fit, `cut` is given
-        what did not and the budget, and returns a smaller one. The model is left in training mode.
+        All processes call this together and get the same. `budget`: tokens of a forward pass.
         """
+        sums: dict[str, list[float]] = {}
         self.step_module.model.eval()
+        for group in self.groups:
+            loss, weight, budget = self._add_up(group.trees, budget, cut)
+            for name in (f"loss/{group.name}", *(("loss",) if group.counts else ())):
+                total = sums.setdefault(name, [0.0, 0.0])
+                total[0] += loss
+                total[1] += weight
+        self.step_module.model.train()
+        return _divide(sums)
+
+    def _add_up(self, trees: Sequence[TokenTree], budget: int, cut: Cut) -> tuple[float, float, int]:
+        """Return the sums of loss and weight over all processes, and the tokens of a forward pass that did fit."""
         while True:
-            loss, weight, shortage = self._add_up(trees, budget)
+            loss, weight, shortage = self._add_own(trees, budget)
             loss, weight, short = self.ranks.sum([loss, weight, float(shortage is not None)])
             if not short:
-                break
+                return loss, weight, budget
             budget = cut(shortage, budget)
-        self.step_module.model.train()
-        return Sums(loss=loss, weight=weight), budget
 
-    def _add_up(self, trees: Sequence[TokenTree], budget: int) -> tuple[float, float, Shortage | None]:
+    def _add_own(self, trees: Sequence[TokenTree], budget: int) -> tuple[float, float, Shortage | None]:
         """Return this process's sums of loss and weight, and what did not fit."""
         losses, weights = [], []
         for chosen, batch in self.dealer.deal(range(len(trees)), trees, rank=self.ranks.rank, budget=budget):
@@ -63,3 +99,17 @@ class Evaluator:
             losses.append(float(total))
             weights.append(float(weight))
         return math.fsum(losses), math.fsum(weights), None
+
+
+def _divide(sums: Mapping[str, Sequence[float]]) -> Found:
+    values, notices = {}, []
+    # `loss` first: it is what people look for.
+    for name in sorted(sums, key=lambda name: name != "loss"):
+        loss, weight = sums[name]
+        if weight == 0:
+            notices.append(f"no evaluation row has a token with loss weight: no {name}")
+        elif not math.isfinite(loss):
+            notices.append(f"the evaluation {name} is no finite number; it is left out")
+        else:
+            values[name] = loss / weight
+    return Found(values=values, notices=tuple(notices))

@@ -28,15 +28,16 @@ from actune.training.checkpoint import (
     go_on_after,
     list_differences,
     load_checkpoint,
+    load_weights,
     require_sound,
     save_checkpoint,
     write_weights,
 )
 from actune.training.dealing import Dealer, plan_run
-from actune.training.evaluation import Evaluator
+from actune.training.evaluation import Evaluator, group_rows
 from actune.training.interrupts import Interrupts
 from actune.training.memory import MemoryPlan
-from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, read_peak_memory
+from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, describe_values, read_peak_memory
 from actune.training.optimizer import (
     clip_gradients,
     drop_gradients,
@@ -47,13 +48,14 @@ from actune.training.optimizer import (
 from actune.training.ranks import Ranks
 from actune.training.recovery import Budgets, Kind, Shortage, explain_shortage, explain_update
 from actune.training.step import StepInput, TrainStep
-from actune.training.stopping import Evaluated, Judge
+from actune.training.stopping import Judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What is trained on, and where results go.
 
+    `validation` rows make the evaluation loss; `held_out` rows are evaluated beside them, each source by itself.
     `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `memory`: tokens of a
     forward pass. `decoder`: computes the model (None: its own forward pass does). `autocast`: dtype of matrix
     products where weights are kept in fp32. `save_extra` copies tokenizer files into a folder of weights.
@@ -62,6 +64,7 @@ class Job:
     settings: Settings
     train: Sequence[TokenTree]
     validation: Sequence[TokenTree]
+    held_out: Sequence[TokenTree]
     run_dir: Path
     fingerprint: str
     packed: bool
@@ -130,7 +133,13 @@ class _Loop:
         self.parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         ranks.share_parameters(self.parameters.values())
         self.step_module = TrainStep(model, autocast=job.autocast, decoder=job.decoder)
-        self.evaluator = Evaluator(step_module=self.step_module, dealer=self.dealer, ranks=ranks, packed=job.packed)
+        self.evaluator = Evaluator(
+            step_module=self.step_module,
+            dealer=self.dealer,
+            ranks=ranks,
+            packed=job.packed,
+            groups=group_rows(job.validation, job.held_out),
+        )
         self.optimizer = make_optimizer(self.parameters, self.settings.training, flat=isinstance(model, PeftModel))
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
@@ -139,7 +148,8 @@ class _Loop:
         self.budgets = Budgets(job.run_dir, writes=ranks.leads)
         self.done = 0
         self.saved = -1
-        self.judge = Judge()
+        self.judge = Judge(self.settings.monitor)
+        self.eval_loss: float | None = None
         self.losses: list[float] = []
 
     # --- the run ----------------------------------------------------------------------------------------------------
@@ -151,12 +161,14 @@ class _Loop:
         self.log = MetricsLog(job.run_dir / "metrics.jsonl", writes=self.ranks.leads, from_step=self.done)
         bar = ProgressBar(steps=self.plan.steps, done=self.done, shows=self.ranks.leads)
         with self.interrupts, bar:
-            while self.done < self.plan.steps:
+            while self.done < self.plan.steps and not self.judge.stops:
                 stop = self._advance(bar)
                 last = self.done == self.plan.steps
-                if job.validation and output.eval_steps and (last or self.done % output.eval_steps == 0):
-                    self._evaluate(bar)
-                if last or stop or (output.save_steps and self.done % output.save_steps == 0):
+                better = False
+                if self.evaluator.groups and output.eval_steps and (last or self.done % output.eval_steps == 0):
+                    better = self._evaluate(bar) and self.settings.monitor.load_best_model_at_end
+                last = last or self.judge.stops
+                if last or stop or better or (output.save_steps and self.done % output.save_steps == 0):
                     self._save()
                 if stop and not last:
                     raise KeyboardInterrupt
@@ -165,7 +177,7 @@ class _Loop:
             steps=self.done,
             first_loss=self.losses[0] if self.losses else None,
             last_loss=self.losses[-1] if self.losses else None,
-            eval_loss=self.judge.newest.value if self.judge.newest is not None else None,
+            eval_loss=self.eval_loss,
             seconds=time.monotonic() - began,
             folder=folder,
         )
@@ -195,8 +207,8 @@ class _Loop:
                 fix="resume with the settings of that run, or start a new run in another folder",
             )
         self.done = self.saved = state.step
-        if state.best_step is not None and state.best_loss is not None:
-            self.judge.best = Evaluated(step=state.best_step, value=state.best_loss)
+        if (notice := self.judge.restore(state)) is not None:
+            self.job.say(f"Note: {notice}.")
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(dict(state.scaler))
         limit = self.settings.output.save_total_limit
@@ -353,26 +365,23 @@ class _Loop:
 
     # --- around the steps -------------------------------------------------------------------------------------------
 
-    def _evaluate(self, bar: ProgressBar) -> None:
-        """Log the weighted mean loss over all validation targets."""
+    def _evaluate(self, bar: ProgressBar) -> bool:
+        """Log what an evaluation finds; return whether the model is better than at any earlier one."""
         training = self.settings.training
-        longest = max((len(tree) for tree in self.job.validation), default=0)
+        longest = self.evaluator.longest
         wanted = training.eval_batch_size * longest if training.eval_batch_size else self.job.memory.tokens
-        found, _ = self.evaluator.measure(
-            self.job.validation,
+        found = self.evaluator.measure(
             budget=self.budgets.limit(wanted, kind="eval", step=self.done),
             cut=lambda shortage, budget: self._cut_budget(shortage, kind="eval", step=self.done, budget=budget),
         )
-        if found.weight == 0:
-            bar.say("No validation row has a token with loss weight; no evaluation loss.")
-            return
-        if not math.isfinite(found.loss):
-            bar.say(f"After step {self.done} the evaluation loss is no finite number; it is left out.")
-            return
-        loss = found.loss / found.weight
-        self.judge.add(Evaluated(step=self.done, value=loss))
-        self.log.add_eval(self.done, {"loss": loss})
-        bar.say(f"step {self.done}/{self.plan.steps}  evaluation loss {loss:.4f}")
+        for notice in found.notices:
+            bar.say(f"After step {self.done}: {notice}.")
+        values = dict(found.values)
+        if values:
+            self.log.add_eval(self.done, values)
+            bar.say(f"step {self.done}/{self.plan.steps}  evaluation  {describe_values(values)}")
+        self.eval_loss = values.get("loss", self.eval_loss)
+        return self.judge.add(self.done, values)
 
     def _state(self, *, step: int) -> State:
         best = self.judge.best
@@ -385,7 +394,10 @@ class _Loop:
             settings=self.settings.model_dump(mode="json"),
             scaler=self.scaler.state_dict(),
             best_step=best.step if best is not None else None,
-            best_loss=best.value if best is not None else None,
+            best_value=best.value if best is not None else None,
+            metric=self.judge.metric,
+            top=self.judge.top,
+            stale=self.judge.stale,
             cuts=self.budgets.dump(),
         )
 
@@ -411,7 +423,12 @@ class _Loop:
     def _finish(self) -> Path:
         self.model.eval()
         folder = self.job.run_dir / ("adapter" if isinstance(self.model, PeftModel) else "model")
+        for text in self.judge.sum_up(self.done, self.plan.steps):
+            self.job.say(text)
+        best = self.judge.best
         with self.ranks.together("saving the result"):
+            if self.settings.monitor.load_best_model_at_end and best is not None and best.step != self.done:
+                load_weights(self.job.run_dir / f"checkpoint-{best.step}", self.model)
             if self.ranks.leads:
                 with atomic_folder(folder) as partial:
                     write_weights(self.model, partial, self.job.save_extra)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,9 +51,9 @@ class MetricsLog:
         """Write the line of a step; a value that does not apply is absent."""
         self._add({key: value for key, value in asdict(metrics).items() if value is not None})
 
-    def add_eval(self, step: int, values: dict[str, float]) -> None:
+    def add_eval(self, step: int, values: Mapping[str, float]) -> None:
         """Write the line of an evaluation after `step` steps."""
-        self._add({"step": step, "eval": values})
+        self._add({"step": step, "eval": dict(values)})
 
     def flush(self) -> None:
         """Bring all lines to the disk: a checkpoint that follows is not there before them.
@@ -100,6 +101,11 @@ def read_peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def describe_values(values: Mapping[str, float]) -> str:
+    """Return the values of an evaluation as one line: `loss 1.2345  loss/ms-agent 1.2345`."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 class ProgressBar:

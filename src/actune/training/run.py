@@ -39,10 +39,11 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     fingerprint: str,
     save_extra: Callable[[Path], None],
     say: Callable[[str], None],
+    held_out_rows: Sequence[TokenTree] | None = None,
 ) -> TrainResult:
     """Train on rows that the leading process holds (the others' arguments are not looked at).
 
-    `model_dir` is a local folder. `save_extra` copies tokenizer files into a folder of weights; `say` prints a line of
+    `model_dir` is a local folder. `held_out_rows` are evaluated beside the validation rows. `save_extra` copies tokenizer files into a folder of weights; `say` prints a line of
     the plan or a notice, and is called in the leading process only.
 
     Raises:
@@ -53,6 +54,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     fingerprint = ranks.broadcast_text(fingerprint)
     checkpoint = ranks.broadcast_text(str(resume_from) if resume_from is not None else "")
     held_back = ranks.broadcast_trees(validation_rows)
+    held_out = ranks.broadcast_trees(held_out_rows)
     if not rows:
         raise TrainingError("there is no row to train on", fix="check --dataset and the quarantine file")
     full = settings.tuning.sft_type == "full"
@@ -65,7 +67,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
             trust_remote_code=settings.model.trust_remote_code,
             quantization=Quantization.of(settings.tuning, compute),
         )
-        _check_vocabulary(model, [*rows, *held_back])
+        _check_vocabulary(model, [*rows, *held_back, *held_out])
     packed = _decide_packing(model, settings, say)
     trained = model if full else _adapt(model, settings, model_dir, say)
     if full:
@@ -77,6 +79,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         settings=settings,
         train=rows,
         validation=held_back,
+        held_out=held_out,
         run_dir=run_dir,
         fingerprint=fingerprint,
         packed=packed,

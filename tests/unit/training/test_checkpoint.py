@@ -75,7 +75,7 @@ def test_a_checkpoint_has_weights_state_and_extra_files_and_no_pickle(run):
 
 def test_the_newest_and_the_best_are_kept(run):
     for step in range(1, 6):
-        best = {"best_step": 2, "best_loss": 0.5} if step >= 2 else {}
+        best = {"best_step": 2, "best_value": 0.5} if step >= 2 else {}
         run.save(replace(STATE, step=step, **best))
     assert sorted(path.name for path in run.folder.glob("checkpoint-*")) == [
         "checkpoint-2",
@@ -208,9 +208,9 @@ def test_a_checkpoint_of_version_1_is_read_and_its_form_checked(run):
 
 
 def test_going_on_from_an_earlier_one_sets_the_later_aside(run):
-    state = replace(STATE, best_step=1, best_loss=0.5)
+    state = replace(STATE, best_step=1, best_value=0.5)
     for step in (1, 2, 3):
-        best = {"best_step": 3, "best_loss": 0.1} if step == 3 else {}
+        best = {"best_step": 3, "best_value": 0.1} if step == 3 else {}
         run.save(replace(state, step=step, **best), limit=3)
     flip(run.folder / "checkpoint-3/adapter_model.safetensors")
     notices = go_on_after(
