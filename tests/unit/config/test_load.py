@@ -93,7 +93,7 @@ def test_every_problem_of_file_and_flags_is_reported_at_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("- a\n", "r.yaml:1: a recipe is a mapping of groups: model, data, render, tuning, training, output"),
+        ("- a\n", "r.yaml:1: a recipe is a mapping of groups: model, data, render, tuning, training, monitor, output"),
         ("data: [1]\n", "r.yaml:1: data: is a group; write settings below it, as dataset: ..."),
         ("data: {dataset: [[a]]}\n", "data.dataset: takes text ..., not a list or mapping inside a list"),
         ("data: {max_length: [1]}\n", "data.max_length: takes one value (whole number, -1 or more), not a list"),
