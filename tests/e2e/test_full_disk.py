@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from actune.cli.main import main
 from actune.core.errors import CheckpointError
 from actune.training import loop
 from actune.training.checkpoint import find_newest
@@ -18,6 +19,7 @@ from actune.training.metrics import MetricsLog
 from actune.training.ranks import Ranks
 from actune.training.run import run_training
 
+ROOT = Path(__file__).resolve().parents[2]
 MOMENTS = ("checkpoint", "metrics", "result")
 
 
@@ -125,3 +127,28 @@ def test_a_full_disk_loses_nothing(disk, train, wanted, monkeypatch, moment):
     (disk / "filler").unlink()
     train(run_dir)
     assert read(run_dir) == wanted
+
+
+def test_a_command_that_finds_the_disk_full_can_be_given_again(
+    disk: Path, model: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Nothing can be written, not even run.json; the report of a run that is trained can be made up for."""
+    run_dir = disk / "command"
+    words = ["sft", "--model", model, "--output_dir", run_dir, "--dataset", ROOT / "examples/agent.jsonl"]
+    words += ["--max_length", 4096, "--max_steps", 1, "--batch_size", 1, "--gradient_accumulation_steps", 2]
+    words += ["--lora_target_modules", "DEFAULT", "--compare", "false"]
+    line = [str(word) for word in words]
+    fill(disk)
+    assert main(line) == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert not run_dir.exists() or list(run_dir.iterdir()) == []
+    (disk / "filler").unlink()
+    assert main(line) == 0
+    fill(disk)
+    assert main([*line[:-2], "--compare_items", "1", "--compare_tokens", "4", "--resume", "auto"]) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "the disk is full" in message
+    assert (run_dir / "adapter/adapter_model.safetensors").exists()
+    (disk / "filler").unlink()
+    assert main([*line[:-2], "--compare_items", "1", "--compare_tokens", "4", "--resume", "auto"]) == 0
+    assert (run_dir / "report/index.html").exists()
