@@ -83,6 +83,26 @@ CONFIGS: dict[str, dict[str, Config]] = {
             "lora_dropout": 0.0,
             "packing": "true",
         },
+        "compile": {
+            "per_device_train_batch_size": 1,
+            "bf16": "false",
+            "gradient_checkpointing": "false",
+            "lora_dropout": 0.0,
+            "torch_compile": "true",
+        },
+        "autocast": {
+            "per_device_train_batch_size": 1,
+            "bf16": "true",
+            "gradient_checkpointing": "false",
+            "lora_dropout": 0.0,
+        },
+        "batch-4": {
+            "per_device_train_batch_size": 4,
+            "bf16": "false",
+            "gradient_checkpointing": "false",
+            "lora_dropout": 0.0,
+            "train_sampling_strategy": "group_by_length",
+        },
     },
     "ms-swift": {
         "defaults": {"per_device_train_batch_size": 1, "torch_dtype": "float32"},
@@ -111,6 +131,18 @@ CONFIGS: dict[str, dict[str, Config]] = {
         "defaults-bf16": {"per_device_train_batch_size": 2, "gradient_checkpointing": "unsloth", "dtype": None},
         "best": {"per_device_train_batch_size": 1, "gradient_checkpointing": False, "dtype": "float32"},
         "best-bf16": {"per_device_train_batch_size": 1, "gradient_checkpointing": False, "dtype": None},
+        "compile": {
+            "per_device_train_batch_size": 1,
+            "gradient_checkpointing": False,
+            "dtype": "float32",
+            "env:UNSLOTH_CPU_COMPILE": 1,
+        },
+        "compile-bf16": {
+            "per_device_train_batch_size": 1,
+            "gradient_checkpointing": False,
+            "dtype": None,
+            "env:UNSLOTH_CPU_COMPILE": 1,
+        },
     },
 }
 
@@ -154,6 +186,7 @@ def _start_trl(settings: Config, work: Work, python: Path, out: Path, accumulate
         "dataset_name": work.data / "messages",
         "chat_template_path": work.data / "marked.jinja",
         "assistant_only_loss": "true",
+        "use_cpu": "true",  # else bf16 is refused
         "use_peft": "true",
         "lora_r": work.rank,
         "lora_alpha": work.alpha,
@@ -198,7 +231,7 @@ def _start_factory(settings: Config, work: Work, python: Path, out: Path, accumu
         "overwrite_output_dir": True,
         "use_cpu": True,
     }
-    recipe = out.with_suffix(".json")  # YAML's subset
+    recipe = out.with_suffix(".yaml")  # it is JSON, which is YAML; the file name decides how it is read
     trainer = {
         key: str(value) if isinstance(value, Path) else value for key, value in _trainer(work, out, accumulate).items()
     }
@@ -224,6 +257,8 @@ def _start_unsloth(settings: Config, work: Work, python: Path, out: Path, accumu
             "num_train_epochs": 1,
             "learning_rate": work.learning_rate,
             "seed": work.seed,
+            # TRL's own default is bf16 autocast whatever the weights are.
+            **({"bf16": False} if settings["dtype"] == "float32" else {}),
         },
     }
     recipe = out.with_suffix(".json")
