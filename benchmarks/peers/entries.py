@@ -209,6 +209,7 @@ def _start_swift(settings: Config, work: Work, python: Path, out: Path, accumula
         "target_modules": list(TARGETS),
         "max_length": work.max_length,
         "check_model": "false",
+        "use_cpu": "true",  # else bf16 is refused
     }
     trainer = _trainer(work, out, accumulate)
     return [str(python.with_name("swift")), "sft", *_flags(flags | trainer | settings)]
