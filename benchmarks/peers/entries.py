@@ -60,6 +60,9 @@ CONFIGS: dict[str, dict[str, Config]] = {
         "ALL": {"batch_size": 2, "lora_dropout_p": 0.0, "lora_target_modules": ["ALL"]},
         "plain": {"batch_size": 2, "lora_dropout_p": 0.0, "data": "plain"},
         "bf16": {"batch_size": 2, "lora_dropout_p": 0.0, "dtype": "bf16"},
+        # What each part gives: rows that begin alike are computed apart; the layers are peft's.
+        "no-sharing": {"batch_size": 2, "lora_dropout_p": 0.0, "share_prefixes": "false"},
+        "not-fused": {"batch_size": 2, "lora_dropout_p": 0.0, "fused": "false"},
     },
     "trl": {
         "defaults": {"per_device_train_batch_size": 8, "bf16": "false"},

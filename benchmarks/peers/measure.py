@@ -1,8 +1,8 @@
 """Run one training process and say what it did: standard library only, Linux (memory is read from /proc).
 
 What a step took is the time from the end of the step before it to its own end, so everything between steps counts for
-everybody. Tokens are counted by what went through the model, padding left out, and then scaled so that all rows trained
-make the tokens that actune's own rendering of them has: one counter for all.
+everybody. Tokens are those of actune's own rendering of the rows, one counter for all: of the rows of a step where they
+are known (actune), else what went through the model without padding, scaled so that all steps together have them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _CLOCK = Path(__file__).resolve().parent / "clock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One optimiser step: seconds and seconds of processor time since the end of the one before (None: the first)."""
+    """One optimiser step: seconds and seconds of processor time since the end of the one before (None: the first).
+
+    `lines`: which lines of the file its rows were, where that is known (actune).
+    """
 
     seconds: float | None
     cpu: float | None
@@ -33,6 +36,7 @@ class Step:
     supervised: int
     loss: float
     norm: float | None
+    lines: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,22 +119,27 @@ def summarise(raw: Raw, *, warm_up: int, counter: list[int], longest: int, rows:
     """
     used = rows if rows is not None else sum(step.rows for step in raw.steps)
     fitting = [tokens for tokens in counter if tokens <= longest]
-    own = sum(step.tokens for step in raw.steps)
     real = sum(fitting) if used == len(fitting) else sum(min(tokens, longest) for tokens in counter)
+    own = sum(step.tokens for step in raw.steps)
     scale = real / own if used in (len(fitting), len(counter)) else 1.0
-    timed = [step for step in raw.steps[warm_up:] if step.seconds is not None]
-    rates = [scale * step.tokens / step.seconds for step in timed if step.seconds]
-    seconds = [step.seconds for step in timed if step.seconds is not None]
-    trained, busy = scale * sum(step.tokens for step in timed), sum(step.cpu or 0.0 for step in timed)
+    tokens = [
+        sum(counter[line - 1] for line in set(step.lines)) if step.lines else scale * step.tokens for step in raw.steps
+    ]
+    timed = [
+        (count, step.seconds, step.cpu or 0.0)
+        for count, step in zip(tokens[warm_up:], raw.steps[warm_up:], strict=True)
+        if step.seconds
+    ]
+    trained, seconds, busy = (sum(values) for values in zip(*timed, strict=True)) if timed else (0.0, 0.0, 0.0)
     return Figures(
         rows=used,
-        tokens=round(own * scale),
+        tokens=round(sum(tokens)),
         supervised=sum(step.supervised for step in raw.steps),
         padding=1 - own / max(1, sum(step.places for step in raw.steps)),
-        rate=trained / sum(seconds) if seconds else 0.0,
-        median=statistics.median(rates) if rates else 0.0,
+        rate=trained / seconds if seconds else 0.0,
+        median=statistics.median(count / spent for count, spent, _ in timed) if timed else 0.0,
         cpu_rate=trained / busy if busy else 0.0,
-        step_seconds=[round(value, 3) for value in seconds],
+        step_seconds=[round(spent, 3) for _, spent, _ in timed],
         first=raw.first,
         peak=raw.peak,
         losses=[step.loss for step in raw.steps],
@@ -144,16 +153,19 @@ def _read_events(path: Path, began: float) -> tuple[list[Step], float | None]:
     logs = {event["step"]: event for event in events if event["event"] == "log"}
     steps: list[Step] = []
     sums = dict.fromkeys(("rows", "tokens", "places", "supervised", "loss"), 0)
+    lines: list[int] = []
     before: dict[str, float] | None = None
     for event in events:
         if event["event"] == "batch":
             for key in sums:
                 sums[key] += event[key]
+        elif event["event"] == "packed":
+            lines += event["lines"]
         elif event["event"] == "step":
             log = logs.get(event["step"], {})
             seconds, cpu = (event[key] - before[key] if before is not None else None for key in ("time", "cpu"))
-            steps.append(Step(seconds=seconds, cpu=cpu, **sums, norm=log.get("norm")))
-            sums = dict.fromkeys(sums, 0)
+            steps.append(Step(seconds=seconds, cpu=cpu, **sums, norm=log.get("norm"), lines=lines))
+            sums, lines = dict.fromkeys(sums, 0), []
             before = event
     first = next((event["time"] - began for event in events if event["event"] == "step"), None)
     return steps, first

@@ -53,7 +53,6 @@ def compare_ids(work: Work, options: argparse.Namespace, python: Path) -> dict[s
     folder = options.out / "ids"
     folder.mkdir(parents=True, exist_ok=True)
     data, adapter = folder / "ids.jsonl", folder / "adapter"
-    written = _write_ids(work, data)
     clear(adapter)
     words = [str(work.model), str(adapter), str(work.rank), str(work.alpha), str(work.seed), ",".join(TARGETS)]
     subprocess.run([sys.executable, str(HERE / "first_adapter.py"), *words], check=True)
@@ -79,11 +78,11 @@ def compare_ids(work: Work, options: argparse.Namespace, python: Path) -> dict[s
     recipe.write_text(json.dumps(texts | {"trainer": trainer}, indent=1), encoding="utf-8")
     config = CONFIGS["actune"]["no-dropout"] | {"warmup_ratio": 0} | _SAME
     clear(folder / "actune")
-    commands = {
-        "actune": make_command("actune", config, work, Path(sys.executable), folder / "actune"),
-        "trl": Command(words=[str(python), str(HERE / "trl_ids.py"), str(recipe)], environment={}),
-    }
-    raws = {name: _run(command, folder / f"{name}.log", options) for name, command in commands.items()}
+    own = make_command("actune", config, work, Path(sys.executable), folder / "actune")
+    other = Command(words=[str(python), str(HERE / "trl_ids.py"), str(recipe)], environment={})
+    raws = {"actune": _run(own, folder / "actune.log", options)}
+    written = _write_ids(work, [step.lines for step in raws["actune"].steps], data)
+    raws["trl"] = _run(other, folder / "trl.log", options)
     seconds = {name: _seconds(raw, options.warm_up) for name, raw in raws.items()}
     losses = {name: [step.loss for step in raw.steps] for name, raw in raws.items()}
     norms = {name: [step.norm for step in raw.steps] for name, raw in raws.items()}
@@ -99,17 +98,19 @@ def compare_ids(work: Work, options: argparse.Namespace, python: Path) -> dict[s
     return {"losses": losses, "norms": norms, "seconds_a_step": seconds, "ratio": ratio, "largest": max(differences)}
 
 
-def _write_ids(work: Work, out: Path) -> int:
-    """Write ids and labels in the order in which actune trains the rows; return how many.
+def _write_ids(work: Work, steps: list[list[int]], out: Path) -> int:
+    """Write ids and labels of the rows of each step in the order of the steps; return how many.
 
     Raises:
-        SystemExit: a row is no single line of tokens with weight 1, which ids and labels cannot express.
+        SystemExit: a row is no single line of tokens with weight 1, which ids and labels cannot express, or a step's
+            rows are not the number they should be.
     """
-    from actune.data.pack import steps
-
-    rows = [_flatten(row) for row in render(work.model, work.data / "messages" / "train.jsonl")]
-    plan = steps(rows=len(rows), size=work.rows_a_step, epochs=1, seed=work.seed)
-    ordered = [rows[number] for step in range(plan.steps) for number in plan.step(step)]
+    if any(len(set(lines)) != work.rows_a_step for lines in steps):
+        raise SystemExit(
+            f"actune's steps have {[len(set(lines)) for lines in steps]} rows, not {work.rows_a_step} each"
+        )
+    rows = render(work.model, work.data / "messages" / "train.jsonl")
+    ordered = [_flatten(rows[line - 1]) for lines in steps for line in sorted(set(lines))]
     out.write_text("".join(json.dumps(row) + "\n" for row in ordered), encoding="utf-8")
     return len(ordered)
 
@@ -146,10 +147,14 @@ def compare_tree(work: Work, options: argparse.Namespace) -> dict[str, object]:
         "micro_batch_tokens": 2 * work.max_length,
         "warmup_ratio": 0,
     }
+    turns, unrolled = common | {"dataset": folder / "turns.jsonl"}, common | {"dataset": folder / "unrolled.jsonl"}
+    alone = {"share_prefixes": "false"}
     ways = {
-        "one tree a row": (rows, common | {"dataset": folder / "turns.jsonl"}),
-        "a sequence a turn, packed": (rows * options.turns, common | {"dataset": folder / "unrolled.jsonl"}),
-        "a sequence a turn, not packed": (rows, common | {"dataset": folder / "turns.jsonl", "packing": "false"}),
+        "one tree a row": (rows, turns),
+        "one tree a row, nothing shared between rows": (rows, turns | alone),
+        "a sequence a turn, packed": (rows * options.turns, unrolled | alone),
+        "a sequence a turn, packed, what is equal shared": (rows * options.turns, unrolled),
+        "a sequence a turn, not packed": (rows, turns | {"packing": "false"}),
     }
     raws: dict[str, Raw] = {}
     for name, (size, config) in ways.items():

@@ -3,7 +3,7 @@
 Put on PYTHONPATH, Python imports this file at start-up, before any entry point. With BENCH_EVENTS set it adds lines to
 that file: `batch` (rows, tokens, places with padding, supervised tokens of one forward pass, and its share of the step's
 loss, unrounded), `step` (an optimiser step is done) and `log` (the gradient norm that was reported). All peers train through `transformers.Trainer`, whose first callback
-and `training_step` are wrapped; actune's metrics log is wrapped the same way. Nothing else is changed.
+and `training_step` are wrapped; actune's metrics log is wrapped the same way, and its packing, which tells the rows of a step (`packed`). Nothing else is changed.
 """
 
 import importlib.abc
@@ -74,7 +74,19 @@ def _watch_actune(module):
     module.MetricsLog.add_step = add_step
 
 
+def _watch_packing(module):
+    inner = module.pack
+
+    def pack(trees, *args, **kwargs):
+        # Self-tests pack rows of their own.
+        _note("packed", lines=[tree.source.line for tree in trees if os.path.isfile(tree.source.file)])  # noqa: PTH113
+        return inner(trees, *args, **kwargs)
+
+    module.pack = pack
+
+
 _WATCHED = {
+    "actune.data.pack": _watch_packing,
     "transformers.trainer_callback": _watch_callbacks,
     "transformers.trainer": _watch_trainer,
     "actune.training.metrics": _watch_actune,
