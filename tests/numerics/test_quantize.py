@@ -115,8 +115,12 @@ def test_a_measurement_leaves_the_base_as_it_was_trained(base):
         assert name not in before or torch.equal(weight, before[name]), name
 
 
-def test_the_merged_model_is_the_one_that_was_trained(base, tmp_path, trained):
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_merged_model_is_the_one_that_was_trained(kit, base, tmp_path, trained, dora):
     folder = trained[0]
+    if dora:
+        folder = tmp_path / "dora"
+        train(kit, base, folder, tuning={"use_dora": True})
     difference = export_merged(base, folder / "adapter", tmp_path / "out", verify=True, copy_tokenizer=lambda _: None)
     assert difference is not None
     assert difference < 1e-5

@@ -56,19 +56,22 @@ def model_dir(kit, tmp_path_factory):
 
 def settings_of(kit, **training):
     return kit.build_settings(
-        tuning={"lora_dropout_p": 0.05, "sft_type": training.pop("sft_type", "lora")},
+        tuning={
+            "lora_dropout_p": 0.05,
+            **{name: training.pop(name) for name in ("sft_type", "use_dora") if name in training},
+        },
         training={"num_train_epochs": 3, "warmup_ratio": 0.2} | training,
         output={"eval_steps": 2, "save_steps": 2, "save_total_limit": 2},
     )
 
 
-@pytest.mark.parametrize("sft_type", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "dora", "full"])
 @pytest.mark.parametrize("moment", ["between steps", "inside a step"])
-def test_interrupted_and_resumed_is_uninterrupted(kit, model_dir, tmp_path, monkeypatch, moment, sft_type):
-    settings = settings_of(kit, sft_type=sft_type)
+def test_interrupted_and_resumed_is_uninterrupted(kit, model_dir, tmp_path, monkeypatch, moment, method):
+    settings = settings_of(kit, sft_type="full" if method == "full" else "lora", use_dora=method == "dora")
     whole = run(kit, model_dir, tmp_path / "whole", settings)
     assert whole.steps == 9
-    assert whole.folder.name == ("adapter" if sft_type == "lora" else "model")
+    assert whole.folder.name == ("model" if method == "full" else "adapter")
 
     original = _Loop._deal
 

@@ -44,7 +44,7 @@ def settings_notices(settings: Settings) -> list[str]:
     elif not tuning.bnb_4bit_use_double_quant:
         notices.append("bnb_4bit_use_double_quant has no effect: quant_bits is not set")
     if tuning.sft_type == "full":
-        names = ("lora_rank", "lora_alpha", "lora_dropout_p", "lora_target_modules")
+        names = ("lora_rank", "lora_alpha", "lora_dropout_p", "lora_target_modules", "use_rslora", "use_dora")
         unused = [name for name in names if getattr(tuning, name) != _default(name)]
         if unused:
             verb = "has" if len(unused) == 1 else "have"

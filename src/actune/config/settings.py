@@ -143,6 +143,13 @@ class TuningSettings(Group):
     lora_dropout_p: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.05, description="Dropout on the adapter input."
     )
+    use_rslora: bool = Field(
+        default=False, description="Scale by alpha / sqrt(rank) instead (rsLoRA): larger ranks keep their effect."
+    )
+    use_dora: bool = Field(
+        default=False,
+        description="DoRA: train the length of each row of a weight besides its low-rank change. Slower; servers want it merged.",
+    )
     lora_target_modules: tuple[str, ...] = Field(
         default=("ALL",),
         description="ALL: every linear layer of the blocks and the input embedding; ALL+head: the LM head too; DEFAULT: query, key and value; or names.",

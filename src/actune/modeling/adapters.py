@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Embedding as LoraEmbedding
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.variants import DoraLinearVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -32,8 +34,30 @@ from actune.modeling.tokenizer_check import check_same_tokenizer
 _NAME = "default"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What is other than in plain LoRA.
+
+    `use_rslora`: scaled by alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732). `use_dora`: a trained length
+    for each row of a weight, and low-rank changes of its direction (arXiv:2402.09353).
+    """
+
+    use_rslora: bool = False
+    use_dora: bool = False
+
+
+PLAIN = Variant()
+
+
 def attach_adapter(
-    model: PreTrainedModel, *, modules: Sequence[str], rank: int, alpha: float, dropout: float, seed: int
+    model: PreTrainedModel,
+    *,
+    modules: Sequence[str],
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int,
+    variant: Variant = PLAIN,
 ) -> PeftModel:
     """Put fresh LoRA adapters on the named modules; base weights are frozen, adapter weights are fp32 and seeded."""
     config = LoraConfig(
@@ -42,6 +66,8 @@ def attach_adapter(
         lora_dropout=dropout,
         target_modules=list(modules),
         bias="none",
+        use_rslora=variant.use_rslora,
+        use_dora=variant.use_dora,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -119,7 +145,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
-    """Write the adapter into the weights and return the plain model; `model` itself is used up.
+    """Write the adapter (LoRA, rsLoRA or DoRA) into the weights and return the plain model; `model` itself is used up.
 
     Sums are formed in fp32 and stored in the dtype of the base weights. Where embedding and head share a matrix and
     either carries an adapter, the result is untied: `tie_word_embeddings` is False and the head has its own weight.
@@ -137,8 +163,7 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
     with torch.no_grad():
         for name, layer in layers.items():
             base: Any = layer.get_base_layer()
-            delta = layer.get_delta_weight(_NAME).float()
-            base.weight.data = (base.weight.data.float() + delta).to(base.weight.dtype)
+            base.weight.data = _merge_weight(layer, base.weight.data.float()).to(base.weight.dtype)
             base.requires_grad_(True)
             parent, _, leaf = name.rpartition(".")
             setattr(inner.get_submodule(parent), leaf, base)
@@ -150,12 +175,25 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
 def _check_plain(name: str, layer: BaseTunerLayer) -> None:
     plain = isinstance(layer, (LoraLinear, LoraEmbedding)) and _NAME in layer.scaling
     if plain and isinstance(layer, LoraLinear):
-        plain = not any(layer.lora_bias.values()) and not layer.lora_magnitude_vector
-    if not plain:
+        plain = not any(layer.lora_bias.values())
+    variant = getattr(layer, "lora_variant", {}).get(_NAME)
+    if not plain or not (variant is None or isinstance(variant, DoraLinearVariant)):
+        kind = type(layer if variant is None else variant)
         raise ModelError(
-            f"{name} carries a {type(layer).__module__}.{type(layer).__name__} that is no plain LoRA; it cannot be merged",
+            f"{name} carries a {kind.__module__}.{kind.__name__} that is no plain LoRA and no DoRA; it cannot be merged",
             fix="merge it with the tool that made it",
         )
+
+
+def _merge_weight(layer: Any, weight: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - of peft, linear or embedding
+    """Return the weight (fp32) that computes what the layer and its adapter do."""
+    merged = weight + layer.get_delta_weight(_NAME).float()
+    if getattr(layer, "lora_variant", {}).get(_NAME) is None:
+        return merged
+    # One length for each output: of a linear layer a row of its weight, of an embedding a column, of Conv1D likewise.
+    across = 1 if isinstance(layer, LoraLinear) and not layer.fan_in_fan_out else 0
+    lengths = layer.lora_magnitude_vector[_NAME].weight.float().unsqueeze(across)
+    return merged * (lengths / torch.linalg.vector_norm(merged, dim=across, keepdim=True))
 
 
 def _untie(model: PreTrainedModel) -> None:

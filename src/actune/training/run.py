@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from actune.config.settings import Settings
 from actune.core.errors import ModelError, TrainingError
-from actune.modeling.adapters import attach_adapter, unwrap
+from actune.modeling.adapters import Variant, attach_adapter, unwrap
 from actune.modeling.fused.decoder import Decoder
 from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
@@ -143,6 +143,7 @@ def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Cal
         alpha=tuning.lora_alpha,
         dropout=tuning.lora_dropout_p,
         seed=settings.training.seed,
+        variant=Variant(use_rslora=tuning.use_rslora, use_dora=tuning.use_dora),
     )
 
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from actune.core.errors import CheckpointError
+from actune.core.errors import CheckpointError, ModelError
 from actune.modeling import adapters
-from actune.modeling.adapters import attach_adapter, merge_adapter, save_adapter, unwrap
+from actune.modeling.adapters import PLAIN, Variant, attach_adapter, merge_adapter, save_adapter, unwrap
 from actune.modeling.targets import resolve_targets
 
 torch.set_num_threads(1)
@@ -75,11 +75,12 @@ def test_tied_embedding_delta_acts_on_the_input_side_only(tmp_path):
     assert torch.equal(unwrap(model).get_output_embeddings()(hidden), before)
 
 
+@pytest.mark.parametrize("variant", [PLAIN, Variant(use_rslora=True), Variant(use_rslora=True, use_dora=True)])
 @pytest.mark.parametrize("targets", [("ALL",), ("ALL+head",)])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
-def test_saved_adapter_and_saved_merge_have_the_logits_of_the_trained_model(tmp_path, kind, tied, targets):
-    model = adapted(base_in(tmp_path / "base", kind, tied), targets)
+def test_saved_adapter_and_saved_merge_have_the_logits_of_the_trained_model(tmp_path, kind, tied, targets, variant):
+    model = adapted(base_in(tmp_path / "base", kind, tied), targets, variant=variant)
     wanted = logits(model)
     save_adapter(model, tmp_path / "adapter")
     with warnings.catch_warnings():
@@ -131,3 +132,15 @@ def test_a_full_disk_leaves_the_earlier_adapter(tmp_path, monkeypatch):
         save_adapter(model, tmp_path / "adapter")
     assert (tmp_path / "adapter/adapter_model.safetensors").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_the_scale_of_rslora_is_alpha_over_the_root_of_the_rank(tmp_path):
+    model = adapted(base_in(tmp_path / "base"), ["q_proj"], variant=Variant(use_rslora=True))
+    assert unwrap(model).model.layers[0].self_attn.q_proj.scaling["default"] == 8 / 4**0.5
+
+
+def test_a_variant_that_is_not_known_is_not_merged(tmp_path):
+    config = peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM", alora_invocation_tokens=[5, 6])
+    model = peft.get_peft_model(base_in(tmp_path / "base"), config)
+    with pytest.raises(ModelError, match=r"q_proj carries a .*ALora.* no plain LoRA"):
+        merge_adapter(model)
