@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actune.config.fields import index_leaves
-from actune.config.settings import Settings
+from actune.config.settings import TRACKERS, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,12 @@ def _check_monitor(settings: Settings) -> Iterator[Conflict]:
             if getattr(monitor, name):
                 message = "needs evaluations, but eval_steps is 0"
                 yield Conflict(name=name, message=message, others=("eval_steps",))
+    for tracker in monitor.report_to:
+        if tracker not in (*TRACKERS, "none"):
+            message = f"knows no {tracker!r}; there are: {', '.join(TRACKERS)}, none"
+            yield Conflict(name="report_to", message=message)
+    if not monitor.track_project.strip():
+        yield Conflict(name="track_project", message="is empty; write a name")
     if not monitor.metric_for_best_model.strip():
         yield Conflict(name="metric_for_best_model", message="is empty; write loss or the name of another value")
 

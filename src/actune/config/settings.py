@@ -13,6 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from actune.core.losses import LOSSES
 
+# Trackers that a run can report to.
+TRACKERS = ("tensorboard", "wandb", "trackio", "swanlab", "mlflow")
+
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -219,7 +222,7 @@ class TrainingSettings(Group):
 
 
 class MonitorSettings(Group):
-    """What is watched while training: held-out losses, the best checkpoint, early stopping."""
+    """What is watched while training, and who is told."""
 
     eval_rows: Count = Field(
         default=64,
@@ -240,6 +243,12 @@ class MonitorSettings(Group):
         default=False,
         description="Write the best checkpoint as the result, not the last weights; each evaluation that improves is then saved. Off, as the reference's result is the last.",
     )
+    report_to: tuple[str, ...] = Field(
+        default=("none",),
+        description=f"Trackers that are handed what goes into metrics.jsonl: {', '.join(TRACKERS)}; none: none. Each is an extra of the same name.",
+    )
+    run_name: str | None = Field(default=None, description="Name of the run in trackers. Default: that of output_dir.")
+    track_project: str = Field(default="actune", description="Project (experiment) of the run in trackers.")
 
 
 class OutputSettings(Group):

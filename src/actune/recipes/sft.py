@@ -31,6 +31,7 @@ from actune.recipes.comparison import Plan, compare_run, main_style, plan_compar
 from actune.recipes.monitoring import Monitor, plan_monitor
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
+from actune.training.trackers import require_trackers
 
 if TYPE_CHECKING:
     from actune.modeling.tokenizer_files import TokenizerSaver
@@ -109,6 +110,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         if output.resume not in (None, "auto") and not Path(output.resume).is_dir():
             raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
     require_extras(settings)
+    require_trackers(settings.monitor.report_to)
     model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
     for notice in encoder.renderer.notices():

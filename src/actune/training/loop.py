@@ -37,7 +37,7 @@ from actune.training.dealing import Dealer, plan_run
 from actune.training.evaluation import Evaluator, group_rows
 from actune.training.interrupts import Interrupts
 from actune.training.memory import MemoryPlan
-from actune.training.metrics import MetricsLog, ProgressBar, StepMetrics, describe_values, read_peak_memory
+from actune.training.metrics import StepMetrics, read_peak_memory
 from actune.training.optimizer import (
     clip_gradients,
     drop_gradients,
@@ -47,6 +47,7 @@ from actune.training.optimizer import (
 )
 from actune.training.ranks import Ranks
 from actune.training.recovery import Budgets, Kind, Shortage, explain_shortage, explain_update
+from actune.training.reports import Reports
 from actune.training.step import StepInput, TrainStep
 from actune.training.stopping import Judge
 
@@ -158,15 +159,15 @@ class _Loop:
         began = time.monotonic()
         self._prepare()
         job, output = self.job, self.settings.output
-        self.log = MetricsLog(job.run_dir / "metrics.jsonl", writes=self.ranks.leads, from_step=self.done)
-        bar = ProgressBar(steps=self.plan.steps, done=self.done, shows=self.ranks.leads)
-        with self.interrupts, bar:
+        steps, leads = self.plan.steps, self.ranks.leads
+        self.reports = Reports(self.settings, job.run_dir, steps=steps, done=self.done, leads=leads, say=job.say)
+        with self.interrupts, self.reports:
             while self.done < self.plan.steps and not self.judge.stops:
-                stop = self._advance(bar)
+                stop = self._advance()
                 last = self.done == self.plan.steps
                 better = False
                 if self.evaluator.groups and output.eval_steps and (last or self.done % output.eval_steps == 0):
-                    better = self._evaluate(bar) and self.settings.monitor.load_best_model_at_end
+                    better = self._evaluate() and self.settings.monitor.load_best_model_at_end
                 last = last or self.judge.stops
                 if last or stop or better or (output.save_steps and self.done % output.save_steps == 0):
                     self._save()
@@ -217,7 +218,7 @@ class _Loop:
         self.job.say(f"Resuming after step {state.step} of {self.plan.steps} from {folder}.")
         return state
 
-    def _advance(self, bar: ProgressBar) -> bool:
+    def _advance(self) -> bool:
         """Do one step and log it; return whether to stop after it."""
         step, training = self.done, self.settings.training
         began = time.monotonic()
@@ -234,7 +235,7 @@ class _Loop:
         seconds = time.monotonic() - began
         self.done = step + 1
         if outcome.loss is None:
-            bar.say(f"Step {self.done}: its rows have no loss weight; skipped.")
+            self.reports.say(f"Step {self.done}: its rows have no loss weight; skipped.")
         else:
             self.losses.append(outcome.loss)
         metrics = StepMetrics(
@@ -249,10 +250,7 @@ class _Loop:
             peak_memory_bytes=read_peak_memory(self.device),
             seconds=round(seconds, 4),
         )
-        logged = self.done in (1, self.plan.steps) or self.done % self.settings.output.logging_steps == 0
-        if logged:
-            self.log.add_step(metrics)
-        bar.show(metrics, logged=logged)
+        self.reports.add_step(metrics)
         return outcome.stop
 
     # --- one step ---------------------------------------------------------------------------------------------------
@@ -365,7 +363,7 @@ class _Loop:
 
     # --- around the steps -------------------------------------------------------------------------------------------
 
-    def _evaluate(self, bar: ProgressBar) -> bool:
+    def _evaluate(self) -> bool:
         """Log what an evaluation finds; return whether the model is better than at any earlier one."""
         training = self.settings.training
         longest = self.evaluator.longest
@@ -375,11 +373,9 @@ class _Loop:
             cut=lambda shortage, budget: self._cut_budget(shortage, kind="eval", step=self.done, budget=budget),
         )
         for notice in found.notices:
-            bar.say(f"After step {self.done}: {notice}.")
+            self.reports.say(f"After step {self.done}: {notice}.")
         values = dict(found.values)
-        if values:
-            self.log.add_eval(self.done, values)
-            bar.say(f"step {self.done}/{self.plan.steps}  evaluation  {describe_values(values)}")
+        self.reports.add_evaluation(self.done, values)
         self.eval_loss = values.get("loss", self.eval_loss)
         return self.judge.add(self.done, values)
 
@@ -407,7 +403,7 @@ class _Loop:
         self.judge.mark_saved(self.done)
         with self.ranks.together("saving the checkpoint"):
             if self.ranks.leads:
-                self.log.flush()
+                self.reports.flush()
                 refuse_odd_weights(self.parameters, step=self.done, run_dir=self.job.run_dir)
                 save_checkpoint(
                     self.job.run_dir,

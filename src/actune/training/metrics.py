@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actune.core.files import atomic_text, explain_write, flush_file
+
+Observe = Callable[[int, str, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +42,27 @@ class StepMetrics:
 class MetricsLog:
     """Appends lines to `metrics.jsonl`; does nothing in processes that do not lead."""
 
-    def __init__(self, path: Path, *, writes: bool, from_step: int) -> None:
-        """Open the file for a run that starts after `from_step` steps: later lines of an earlier try are cut."""
+    def __init__(self, path: Path, *, writes: bool, from_step: int, observe: Observe = lambda *_: None) -> None:
+        """Open the file for a run that starts after `from_step` steps: later lines of an earlier try are cut.
+
+        `observe` is told of every line: step, train or eval, values by name.
+        """
         self._path = path
+        self._observe = observe
         self._writes = writes
         if writes:
             cut_back(path, from_step)
 
     def add_step(self, metrics: StepMetrics) -> None:
         """Write the line of a step; a value that does not apply is absent."""
-        self._add({key: value for key, value in asdict(metrics).items() if value is not None})
+        values = {key: value for key, value in asdict(metrics).items() if value is not None}
+        self._add(values)
+        self._observe(metrics.step, "train", {key: value for key, value in values.items() if key != "step"})
 
     def add_eval(self, step: int, values: Mapping[str, float]) -> None:
         """Write the line of an evaluation after `step` steps."""
         self._add({"step": step, "eval": dict(values)})
+        self._observe(step, "eval", values)
 
     def flush(self) -> None:
         """Bring all lines to the disk: a checkpoint that follows is not there before them.
@@ -67,7 +76,7 @@ class MetricsLog:
             except OSError as error:
                 raise explain_write(self._path, error) from error
 
-    def _add(self, line: dict[str, object]) -> None:
+    def _add(self, line: Mapping[str, object]) -> None:
         if not self._writes:
             return
         try:
