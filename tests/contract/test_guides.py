@@ -19,7 +19,7 @@ PAIRS = [
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.
-OTHER_FLAGS = {"logdir", "nproc_per_node", "master_port", "tokenizer"}
+OTHER_FLAGS = {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank"}
 HELP = ROOT / "src" / "actune" / "cli" / "pages"
 
 

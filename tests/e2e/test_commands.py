@@ -39,6 +39,7 @@ def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     flags = ["--train_dataset_mix_ratio", "1", "--train_dataset_mix_ds", str(GENERAL)]
     flags += ["--self_cognition_sample", "4", "--model_name", "卡卡罗特", "Kakarot", "--model_author", "陶白白", "Tao"]
+    flags += ["--lora_rank", "24"]  # more than servers take unasked
     flags += ["--learning_rate", "5e-3", "--eval_steps", "5", "--save_steps", "5", "--logging_steps", "1"]
     assert sft(model, out, *flags) == 0
     return out
@@ -49,6 +50,7 @@ def test_run_folder_is_what_the_contract_says(run: Path):
     assert info["version"] == 1
     assert info["settings"]["training"]["learning_rate"] == 5e-3
     assert info["date"]
+    assert "serves rank 24 only with --max-lora-rank 32" in "".join(info["notices"])
     assert set(info["versions"]) >= {"actune", "torch", "transformers", "peft"}
     rows = {(s["name"].rsplit("/", 1)[-1], s["role"]): s["tally"]["rows"] for s in info["data"]["sources"]}
     assert rows == {
@@ -250,8 +252,10 @@ def test_full_output_folder_is_not_touched(model: Path, tmp_path: Path, capsys: 
 
 
 def test_dry_run_trains_and_writes_nothing(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert sft(model, tmp_path / "run", "--dry-run") == 0
-    assert "supervised" in capsys.readouterr().err
+    assert sft(model, tmp_path / "run", "--dry-run", "--use_dora", "true") == 0
+    said = capsys.readouterr().err
+    assert "supervised" in said
+    assert "note: vLLM 0.33 refuses DoRA; merge it to serve it" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -18,6 +18,7 @@ from actune.config.conflicts import settings_notices
 from actune.config.extras import require_extras
 from actune.config.load import dump_settings
 from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
+from actune.config.servers import serving_notices
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
 from actune.core.values import read_variables
@@ -113,7 +114,8 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     require_trackers(settings.monitor.report_to)
     model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
-    for notice in encoder.renderer.notices():
+    serving = serving_notices(settings.tuning, model_dir)
+    for notice in (*encoder.renderer.notices(), *serving):
         console.print(f"note: {notice}", markup=False)
     rows = choose_rows(settings)
     with _progress(console) as progress:
@@ -141,7 +143,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
                 date=date,
                 fingerprint=prepared.fingerprint,
                 sources=[asdict(count) for count in prepared.counts],
-                notices=prepared.notices,
+                notices=[*serving, *prepared.notices],
                 style=main_style(encoder, rows.train),
             )
     return Job(
