@@ -31,7 +31,7 @@ class StepMemory:
 
     `fixed`: weights, and for each trained number gradient and two AdamW moments (fp32: 12 bytes). `layer`: kept by the
     backward pass of one layer for each token; `layers`: how many there are; `hidden`: the input of one layer, for each
-    token. `position`: logits, their exponentials and gradient (fp32) for each supervised position, of which `positions`
+    token; `in_flight`: layers kept whole at once where they are recomputed. `position`: logits, their exponentials and gradient (fp32) for each supervised position, of which `positions`
     exist at once at most (0: all).
     """
 
@@ -41,6 +41,7 @@ class StepMemory:
     hidden: int
     position: int
     positions: int
+    in_flight: int
 
     @classmethod
     def of(cls, model: nn.Module, *, compute: torch.dtype, fused: bool, dropout: bool) -> StepMemory:
@@ -73,6 +74,8 @@ class StepMemory:
             layers=int(config.num_hidden_layers),
             hidden=hidden * compute.itemsize,
             position=(2 if fused else 3) * 4 * vocabulary,
+            # The model's own layer keeps what it recomputes while gradients of the same size are formed.
+            in_flight=1 if fused else 2,
             positions=max(16, chunk_bytes(device) // (4 * vocabulary)) if fused else 0,
         )
 
@@ -83,10 +86,8 @@ class StepMemory:
     def total(self, *, tokens: int, supervised: int, recompute: bool) -> int:
         """Return the bytes of a step whose largest forward pass has so many tokens and supervised positions."""
         at_once = min(supervised, self.positions) if self.positions else supervised
-        # With recomputation one layer at a time is kept whole.
-        return (
-            self.fixed + tokens * (self.token(recompute=recompute) + self.layer * recompute) + at_once * self.position
-        )
+        layers = self.token(recompute=recompute) + (self.in_flight * self.layer if recompute else 0)
+        return self.fixed + tokens * layers + at_once * self.position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
