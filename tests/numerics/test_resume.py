@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from actune.config.settings import TuningSettings
 from actune.core.errors import CheckpointError
 from actune.training.checkpoint import latest
 from actune.training.loop import _Loop
@@ -58,7 +59,7 @@ def settings_of(kit, **training):
     return kit.build_settings(
         tuning={
             "lora_dropout_p": 0.05,
-            **{name: training.pop(name) for name in ("sft_type", "use_dora") if name in training},
+            **{name: training.pop(name) for name in TuningSettings.model_fields if name in training},
         },
         training={"num_train_epochs": 3, "warmup_ratio": 0.2} | training,
         output={"eval_steps": 2, "save_steps": 2, "save_total_limit": 2},
@@ -102,6 +103,22 @@ def test_interrupted_and_resumed_is_uninterrupted(kit, model_dir, tmp_path, monk
     assert read_bytes(resumed.folder) == read_bytes(whole.folder)
     assert resumed.last_loss == whole.last_loss
     assert resumed.eval_loss == whole.eval_loss
+
+
+def test_frozen_weights_stay_and_have_no_state(kit, model_dir, tmp_path):
+    settings = settings_of(
+        kit, sft_type="full", freeze_parameters=("model.embed_tokens", "lm_head", "model.layers.0"), max_steps=4
+    )
+    whole = run(kit, model_dir, tmp_path / "whole", settings)
+    before = load_file(model_dir / "model.safetensors")
+    after = load_file(whole.folder / "model.safetensors")
+    same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
+    assert same == {name for name in before if name.startswith(("model.embed_tokens", "model.layers.0."))}
+    state = load_file(tmp_path / "whole/checkpoint-2/optimizer.safetensors")
+    assert {name.rpartition("/")[0] for name in state} == set(before) - same
+
+    resumed = run(kit, model_dir, tmp_path / "again", settings, resume=tmp_path / "whole/checkpoint-2")
+    assert read_bytes(resumed.folder) == read_bytes(whole.folder)
 
 
 def test_the_same_run_twice_gives_the_same_bytes_and_another_seed_does_not(kit, model_dir, tmp_path):

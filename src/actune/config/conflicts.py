@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actune.config.fields import index_leaves
-from actune.config.settings import TRACKERS, Settings
+from actune.config.settings import TRACKERS, Settings, TuningSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,22 +36,28 @@ def settings_notices(settings: Settings) -> list[str]:
         notices.append("model_name and model_author have no effect: self_cognition_sample is 0")
     if data.train_dataset_mix_ratio == 0 and data.train_dataset_mix_ds != _default("train_dataset_mix_ds"):
         notices.append("train_dataset_mix_ds has no effect: train_dataset_mix_ratio is 0")
+    notices += _tuning_notices(tuning)
+    if settings.monitor.early_stopping_threshold and not settings.monitor.early_stopping_patience:
+        notices.append("early_stopping_threshold has no effect: early_stopping_patience is 0")
+    return notices
+
+
+def _tuning_notices(tuning: TuningSettings) -> Iterator[str]:
     if tuning.quant_bits:
-        notices.append(
+        yield (
             "quant_bits: the adapter belongs to the base in 4 bits; actune loads that base with it, and other programs "
             "get the same model from actune export --to merged"
         )
     elif not tuning.bnb_4bit_use_double_quant:
-        notices.append("bnb_4bit_use_double_quant has no effect: quant_bits is not set")
-    if tuning.sft_type == "full":
-        names = ("lora_rank", "lora_alpha", "lora_dropout_p", "lora_target_modules", "use_rslora", "use_dora")
-        unused = [name for name in names if getattr(tuning, name) != _default(name)]
-        if unused:
-            verb = "has" if len(unused) == 1 else "have"
-            notices.append(f"{', '.join(unused)} {verb} no effect: sft_type is full")
-    if settings.monitor.early_stopping_threshold and not settings.monitor.early_stopping_patience:
-        notices.append("early_stopping_threshold has no effect: early_stopping_patience is 0")
-    return notices
+        yield "bnb_4bit_use_double_quant has no effect: quant_bits is not set"
+    names = {
+        "full": ("lora_rank", "lora_alpha", "lora_dropout_p", "lora_target_modules", "use_rslora", "use_dora"),
+        "lora": ("freeze_parameters", "trainable_parameters", "train_routers"),
+    }[tuning.sft_type]
+    unused = [name for name in names if getattr(tuning, name) != _default(name)]
+    if unused:
+        verb = "has" if len(unused) == 1 else "have"
+        yield f"{', '.join(unused)} {verb} no effect: sft_type is {tuning.sft_type}"
 
 
 def _default(name: str) -> object:

@@ -157,6 +157,18 @@ class TuningSettings(Group):
         default=("ALL",),
         description="ALL: every linear layer of the blocks and the input embedding; ALL+head: the LM head too; DEFAULT: query, key and value; or names.",
     )
+    freeze_parameters: tuple[str, ...] = Field(
+        default=(),
+        description="Full fine-tuning: weights that stay as they are, by name, first parts of a name (model.embed_tokens) or glob (model.layers.*.mlp).",
+    )
+    trainable_parameters: tuple[str, ...] = Field(
+        default=(),
+        description="Full fine-tuning: the only weights that are trained; with freeze_parameters, exceptions from it. Written alike.",
+    )
+    train_routers: bool = Field(
+        default=False,
+        description="Full fine-tuning of mixtures of experts: train the routers too. Off: pre-training balanced them, and few rows upset that.",
+    )
     quant_method: Literal["bnb"] = Field(
         default="bnb", description="What quantises the frozen base where quant_bits is set: bitsandbytes (extra qlora)."
     )

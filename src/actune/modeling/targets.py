@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -79,6 +81,12 @@ def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
     return Targets(modules=tuple(sorted(chosen)), names=_shorten(chosen, modules), notices=notices)
 
 
+def summarise(names: Iterable[str]) -> str:
+    """Return names with layer numbers folded: `model.layers.*.self_attn.q_proj (28)`."""
+    folded = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
+
+
 def _shorten(chosen: set[str], modules: dict[str, nn.Module]) -> tuple[str, ...]:
     """Return last parts of names (`q_proj`), as adapter files usually have them, where they mean the same modules."""
     leaves = {name.rpartition(".")[2] for name in chosen}
@@ -89,7 +97,8 @@ def _shorten(chosen: set[str], modules: dict[str, nn.Module]) -> tuple[str, ...]
 def _match(
     model: PreTrainedModel, modules: dict[str, nn.Module], candidates: dict[str, nn.Module], name: str
 ) -> set[str]:
-    blocks = {key for key in candidates if _in_block(key) and not _is_router(key, modules)}
+    routers = find_routers(model)
+    blocks = {key for key in candidates if _in_block(key) and not _is_within(key, routers)}
     if name == "DEFAULT":
         return {key for key in blocks if key.rpartition(".")[2] in _ATTENTION_INPUTS}
     if name not in ("ALL", "ALL+head"):
@@ -110,9 +119,15 @@ def _in_block(name: str) -> bool:
     return any(part.isdigit() for part in name.split("."))
 
 
-def _is_router(name: str, modules: dict[str, nn.Module]) -> bool:
-    parent, _, leaf = name.rpartition(".")
-    return leaf in _ROUTERS and hasattr(modules[parent], "experts")
+def find_routers(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the modules that choose experts; what is trained of them may lie inside of them."""
+    modules = dict(model.named_modules())
+    places = ((name, *name.rpartition(".")[::2]) for name in modules)
+    return tuple(name for name, parent, leaf in places if leaf in _ROUTERS and hasattr(modules[parent], "experts"))
+
+
+def _is_within(name: str, places: Sequence[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
 def _fused_experts(model: PreTrainedModel) -> list[str]:

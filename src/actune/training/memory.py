@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -55,7 +56,7 @@ class StepMemory:
         config = unwrap(model).config.get_text_config()
         weights = list(model.parameters())
         trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-        adapted = any(not weight.requires_grad for weight in weights)
+        adapted = isinstance(model, PeftModel)
         hidden = int(config.hidden_size)
         wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         heads = int(getattr(config, "num_attention_heads", None) or 1)

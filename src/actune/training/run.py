@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,12 +12,13 @@ from transformers import PreTrainedModel
 from actune.config.settings import Settings
 from actune.core.errors import ModelError, TrainingError
 from actune.modeling.adapters import Variant, attach_adapter, unwrap
+from actune.modeling.freezing import freeze
 from actune.modeling.fused.decoder import Decoder
 from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.quantize import Quantization, count_weights
-from actune.modeling.targets import resolve_targets
+from actune.modeling.targets import resolve_targets, summarise
 from actune.render.tree import TokenTree
 from actune.training.dealing import plan_run
 from actune.training.loop import Job, TrainResult, train
@@ -71,7 +70,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     packed = _decide_packing(model, settings, say)
     trained = model if full else _adapt(model, settings, model_dir, say)
     if full:
-        trained.requires_grad_(True)
+        _freeze(model, settings, say)
     _announce(trained, settings, rows=len(rows), ranks=ranks, compute=compute, say=say)
     decoder = _decide_decoder(trained, settings, packed=packed, say=say)
     memory = _plan_memory(trained, decoder, settings, rows, compute=compute, say=say)
@@ -147,10 +146,13 @@ def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Cal
     )
 
 
-def summarise(modules: Sequence[str]) -> str:
-    """Return module names with layer numbers folded: `model.layers.*.self_attn.q_proj (28)`."""
-    folded = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in modules)
-    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
+def _freeze(model: PreTrainedModel, settings: Settings, say: Callable[[str], None]) -> None:
+    """Set which weights full fine-tuning trains, and say which it does not."""
+    frozen = freeze(model, settings.tuning)
+    if frozen.names:
+        say(f"Frozen weights: {summarise(frozen.names)}")
+    if frozen.routers:
+        say("Routers of experts are not trained; --train_routers true trains them too.")
 
 
 def _announce(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen3Config, Qwen3MoeConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from actune.core.errors import ConfigError
 from actune.modeling.targets import resolve_targets
@@ -76,6 +77,29 @@ def test_routers_are_left_out_and_fused_experts_are_said():
     targets = resolve_targets(AutoModelForCausalLM.from_config(config), ["ALL"])
     assert not any(name.endswith(".gate") for name in targets.modules)
     assert "carry no adapter" in targets.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "router"),
+    [("hunyuan_v1_moe", "mlp.gate.wg"), ("afmoe", "mlp.router.gate"), ("longcat_flash", "mlp.router.classifier")],
+)
+def test_a_linear_layer_inside_of_a_router_is_left_out_too(kind, router):
+    if kind not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {kind}")
+    config = CONFIG_MAPPING[kind]()
+    changes = SMALL | {"num_experts": 4, "n_routed_experts": 4, "moe_intermediate_size": 8, "num_layers": 2}
+    for name, value in (changes | {"num_hidden_layers": 4, "q_lora_rank": 8, "kv_lora_rank": 8}).items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:4]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    routers = {name for name in linear if name.endswith(router)}
+    assert routers
+    assert not routers & set(resolve_targets(model, ["ALL"]).modules)
+    assert set(resolve_targets(model, [router]).modules) == routers
 
 
 def test_transposed_linear_layers_count():

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, Lfm2Config
 
 from actune.core.errors import ModelError, TrainingError
+from actune.modeling.targets import summarise
 from actune.training.memory import StepMemory, plan_memory
 from actune.training.ranks import Ranks
-from actune.training.run import run_training, summarise
+from actune.training.run import run_training
 
 
 @pytest.fixture(scope="module")
