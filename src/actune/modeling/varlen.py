@@ -95,9 +95,22 @@ class Kernel:
     groups: bool
 
 
+def give_up_kernel() -> bool:
+    """Do without the kernel in this process, because it failed its trial; return whether it was in use."""
+    was = find_kernel() is not None
+    _given_up.append(True)
+    find_kernel.cache_clear()
+    return was
+
+
+_given_up: list[bool] = []
+
+
 @lru_cache(maxsize=1)
 def find_kernel() -> Kernel | None:
     """Return torch's kernel for sequences of several lengths, if this version has one that takes a scale."""
+    if _given_up:
+        return None
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
