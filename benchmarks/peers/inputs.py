@@ -52,23 +52,6 @@ PLAIN_WORDS = {
     "Final Answer:": "Final Reply:",
     "access to the following APIs": "a choice of the following APIs",
 }
-_WORDS = (
-    "the",
-    "weather",
-    "in",
-    "a",
-    "town",
-    "is",
-    "looked",
-    "up",
-    "first",
-    "then",
-    "rain",
-    "or",
-    "sun",
-    "and",
-    "warm",
-)
 _KINDS = {"small": "minimind", "wide": "qwen3"}  # the same body; vocabularies of 6,400 and 151,936
 
 
@@ -112,32 +95,42 @@ def write_messages(lines: list[str], out: Path, changes: dict[str, str] | None =
     _write(out, rows)
 
 
-def make_turns(folder: Path, *, rows: int, turns: int, seed: int) -> None:
+def make_turns(lines: list[str], folder: Path, *, rows: int, turns: int, seed: int) -> None:
     """Write rows of `turns` user turns with reasoning before each answer, twice.
 
-    `turns.jsonl`: a row a conversation. `unrolled.jsonl`: a row a turn, with everything before it, of which the last
-    answer alone is trained: the same targets in plain sequences. `stripping.jinja`: the template that makes the two differ.
+    A row has the system text of a real row; its questions, reasoning (all before the final answer) and answers are those
+    of real rows too. `turns.jsonl`: a row a conversation. `unrolled.jsonl`: a row a turn, with everything before it, of
+    which the last answer alone is trained: the same targets in plain sequences. `stripping.jinja`: the template that
+    makes the two differ.
     """
     source = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
+    parts = [_split_row(line) for line in lines]
+    answered = [part for part in parts if part is not None]
     whole, unrolled = [], []
     for _ in range(rows):
-        messages: list[dict[str, object]] = [{"role": "system", "content": _prose(source, 60)}]
-        for _ in range(turns):
-            answer = {"role": "assistant", "reasoning_content": _prose(source, 60), "content": _prose(source, 30)}
-            messages += [{"role": "user", "content": _prose(source, 40)}, answer]
-            before = [
+        messages: list[dict[str, object]] = [{"role": "system", "content": source.choice(answered)[0]}]
+        for _, question, reasoning, content in source.sample(answered, turns):
+            answer = {"role": "assistant", "reasoning_content": reasoning, "content": content}
+            messages += [{"role": "user", "content": question}, answer]
+            earlier = [
                 message | {"train": False} if "reasoning_content" in message else message for message in messages[:-1]
             ]
-            unrolled.append(json.dumps({"messages": [*before, answer]}))
-        whole.append(json.dumps({"messages": messages}))
+            unrolled.append(json.dumps({"messages": [*earlier, answer]}, ensure_ascii=False))
+        whole.append(json.dumps({"messages": messages}, ensure_ascii=False))
     _write(folder / "turns.jsonl", whole)
     _write(folder / "unrolled.jsonl", unrolled)
     (folder / "stripping.jinja").write_text(STRIPPING, encoding="utf-8")
 
 
-def _prose(source: random.Random, words: int) -> str:
-    return " ".join(source.choice(_WORDS) for _ in range(words))
+def _split_row(line: str) -> tuple[str, str, str, str] | None:
+    """Return system, first question, reasoning and final answer of a row; None where one of them is missing."""
+    texts = {part["from"]: part["value"] for part in reversed(json.loads(line)["conversations"])}
+    for old, new in PLAIN_WORDS.items():
+        texts = {name: text.replace(old, new) for name, text in texts.items()}
+    reasoning, _, answer = texts.get("assistant", "").partition("Final Reply:")
+    found = (texts.get("system", ""), texts.get("user", ""), reasoning.strip(), answer.strip())
+    return found if all(found) else None
 
 
 def _write(path: Path, lines: list[str]) -> None:
