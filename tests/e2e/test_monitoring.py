@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,33 @@ def test_a_metric_that_no_evaluation_gives_is_an_error_before_the_model_is_loade
     assert main(words(tmp_path / "model", tmp_path / "run", *flags)) == 2
     assert said in capsys.readouterr().err
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_probes_early_stopping_and_a_tracker(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: list[dict[str, float]] = []
+    tracker = types.ModuleType("trackio")
+    tracker.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+    tracker.init = lambda **_: None
+    tracker.log = lambda values, *, step: told.append({"step": step, **values})
+    tracker.finish = lambda: None
+    monkeypatch.setitem(sys.modules, "trackio", tracker)
+    flags = ["--eval_steps", "1", "--eval_rows", "2", "--max_steps", "6", "--logging_steps", "1"]
+    watched = ["--probe_items", "3", "--probe_tokens", "8", "--report_to", "trackio"]
+    watched += ["--metric_for_best_model", "probe/format_valid", "--early_stopping_patience", "2"]
+    assert main(words(model, tmp_path / "watched", *flags, *watched)) == 0
+    found = evaluations(tmp_path / "watched")
+    # A random model never writes a call: nothing improves after the first evaluation.
+    assert [values["probe/format_valid"] for values in found] == [0.0, 0.0, 0.0]
+    assert {"probe/strict_call", "probe/tool_name", "probe/no_invented_observation"} <= set(found[0])
+    assert [line["step"] for line in told] == [1, 1, 2, 2, 3, 3]
+    assert told[1]["eval/probe/format_valid"] == 0.0
+    assert told[0]["train/loss"] > 0
+
+    # The same steps without anybody watching have the same weights.
+    plain = ["--max_steps", "6", "--save_steps", "3", "--eval_steps", "0"]
+    assert main(words(model, tmp_path / "plain", *plain)) == 0
+    weights = [
+        (tmp_path / path / "adapter_model.safetensors").read_bytes()
+        for path in ("watched/adapter", "plain/checkpoint-3")
+    ]
+    assert weights[0] == weights[1]

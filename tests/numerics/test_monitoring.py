@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from actune.core.errors import ModelError
+from actune.modeling.adapters import unwrap
 from actune.training.checkpoint import read_checkpoint
 from actune.training.ranks import Ranks
 from actune.training.run import run_training
@@ -110,3 +113,37 @@ def test_rows_that_are_evaluated_besides_change_nothing_of_the_training(kit, mod
     steps = [[line for line in read(tmp_path / name) if "eval" not in line] for name in ("plain", "watched")]
     assert steps[0] == steps[1]
     assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "watched")
+
+
+def test_probing_changes_nothing_of_the_training(kit, model_dir, tmp_path):
+    """Dropout is off, the model's own attention is there to generate with, and both are put back."""
+    seen = []
+
+    def probe(model):
+        torch.rand(3)
+        inner = unwrap(model)
+        seen.append((model.training, inner.config._attn_implementation))
+        inner.generate(torch.tensor([[5, 6, 7], [8, 9, 10]]), max_new_tokens=4, do_sample=False)
+        return {"strict_call": len(seen) / 10}
+
+    settings = settings_of(kit, monitor={"metric_for_best_model": "probe/strict_call"}, max_steps=4)
+    plain, _ = run(kit, model_dir, tmp_path / "plain", settings_of(kit, max_steps=4))
+    probed, _ = run(kit, model_dir, tmp_path / "probed", settings, probe=probe)
+    assert seen == [(False, "sdpa")] * 4
+    assert read_weights(probed.folder) == read_weights(plain.folder)
+    steps = [[line for line in read(tmp_path / name) if "eval" not in line] for name in ("plain", "probed")]
+    assert steps[0] == steps[1]
+    values = [line["eval"]["probe/strict_call"] for line in read(tmp_path / "probed") if "eval" in line]
+    assert values == [0.1, 0.2, 0.3, 0.4]
+    assert (tmp_path / "probed/best").resolve().name == "checkpoint-4"
+
+
+@pytest.mark.parametrize("error", [ModelError("an item is too long"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_probe_that_fails_is_said_and_the_run_goes_on(kit, model_dir, tmp_path, capfd, error):
+    def probe(model):
+        raise error
+
+    result, _ = run(kit, model_dir, tmp_path / "run", settings_of(kit, max_steps=2), probe=probe)
+    assert result.steps == 2
+    assert capfd.readouterr().err.count("the model is not probed") == 2
+    assert set(losses_of(tmp_path / "run")) == {1, 2}

@@ -242,7 +242,7 @@ class MonitorSettings(Group):
     )
     metric_for_best_model: str = Field(
         default="loss",
-        description="Value of the evaluations that the best checkpoint and early stopping go by: loss, or loss/SOURCE. Losses are better when lower.",
+        description="Value of the evaluations that the best checkpoint and early stopping go by: loss, loss/SOURCE or probe/METRIC. Losses are better when lower, probes when higher.",
     )
     early_stopping_patience: Count = Field(
         default=0,
@@ -255,6 +255,11 @@ class MonitorSettings(Group):
         default=False,
         description="Write the best checkpoint as the result, not the last weights; each evaluation that improves is then saved. Off, as the reference's result is the last.",
     )
+    probe_items: Count = Field(
+        default=0,
+        description="Held-out agent rows whose first call is generated and scored at each evaluation (probe/METRIC); 0: none. Off, since 16 of them cost up to two or three steps, and the comparison after training measures more rows.",
+    )
+    probe_tokens: Positive = Field(default=256, description="Tokens of one output of a probe.")
     report_to: tuple[str, ...] = Field(
         default=("none",),
         description=f"Trackers that are handed what goes into metrics.jsonl: {', '.join(TRACKERS)}; none: none. Each is an extra of the same name.",

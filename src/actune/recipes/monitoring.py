@@ -15,15 +15,17 @@ from actune.data.labels import label_sources
 from actune.data.mix import draw
 from actune.data.prepare import Prepared, Rows
 from actune.recipes.comparison import choose_measurable, question_of
+from actune.recipes.probes import ProbePlan, plan_probe
 from actune.render.encoder import Encoder
 from actune.render.tree import TokenTree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monitor:
-    """`held_out`: rows that are not trained on, evaluated beside the validation rows, encoded."""
+    """`held_out`: rows that are not trained on, evaluated beside the validation rows, encoded; `probe`: what is generated."""
 
     held_out: tuple[TokenTree, ...]
+    probe: ProbePlan
 
 
 def plan_monitor(settings: Settings, rows: Rows, prepared: Prepared, encoder: Encoder) -> Monitor:
@@ -38,12 +40,14 @@ def plan_monitor(settings: Settings, rows: Rows, prepared: Prepared, encoder: En
             held_out += encode_rows(
                 part, encoder, max_length=settings.data.max_length, truncation="delete", strategy="none"
             ).trees
-    _check_metric(settings, list_metrics(prepared.validation, held_out))
-    return Monitor(held_out=tuple(held_out))
+    probe = plan_probe(settings, rows, encoder)
+    probed = [f"probe/{name}" for name in probe.metrics]
+    _check_metric(settings, [*list_metrics(prepared.validation, held_out), *probed])
+    return Monitor(held_out=tuple(held_out), probe=probe)
 
 
 def list_metrics(validation: Sequence[TokenTree], held_out: Sequence[TokenTree]) -> list[str]:
-    """Return the names of the values that an evaluation gives."""
+    """Return the names of the losses that an evaluation gives."""
     rows = [*validation, *held_out]
     labels = label_sources([tree.source for tree in rows])
     weighted = [bool((tree.target_weights > 0).any()) for tree in rows]

@@ -30,12 +30,14 @@ from actune.recipes.compare import show_comparison
 from actune.recipes.comparison import FOLDER as REPORT
 from actune.recipes.comparison import Plan, compare_run, main_style, plan_comparison
 from actune.recipes.monitoring import Monitor, plan_monitor
+from actune.recipes.probes import make_probe
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
 from actune.training.trackers import require_trackers
 
 if TYPE_CHECKING:
     from actune.modeling.tokenizer_files import TokenizerSaver
+    from actune.training.probing import Probe
     from actune.training.ranks import Ranks
 
 
@@ -128,6 +130,8 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         place = "" if output.dry_run else f", each with its reason in {folder / QUARANTINE}"
         console.print(f"note: {len(prepared.quarantined):,} rows are not trained on{place}", markup=False)
     monitor = plan_monitor(settings, rows, prepared, encoder)
+    for notice in monitor.probe.notices:
+        console.print(f"note: {notice}", markup=False)
     comparison = plan_comparison(settings, rows, encoder) if output.compare and not output.dry_run else None
     for notice in comparison.notices if comparison is not None else ():
         console.print(f"note: {notice}", markup=False)
@@ -204,6 +208,7 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
             train_rows=job.prepared.train if job is not None else None,
             validation_rows=job.prepared.validation if job is not None else None,
             held_out_rows=job.monitor.held_out if job is not None else None,
+            probe=_make_probe(job),
             run_dir=folder,
             ranks=ranks,
             resume_from=_find_checkpoint(settings, folder, ranks, _speaker(console, ranks)),
@@ -219,6 +224,13 @@ def _train(settings: Settings, job: Job | None, ranks: Ranks, console: Console) 
             f"Done: {result.steps:,} steps in {result.seconds:.0f} s, {losses}. Result: {result.folder}", markup=False
         )
     return 1 if save_tokenizer is not None and save_tokenizer.faulty else 0
+
+
+def _make_probe(job: Job | None) -> Probe | None:
+    """Return what probes the model while it is trained, in the process that leads."""
+    if job is None or not job.monitor.probe.items:
+        return None
+    return make_probe(job.monitor.probe, job.encoder, max_tokens=job.settings.monitor.probe_tokens)
 
 
 def _compare(job: Job, console: Console, started: float) -> int:

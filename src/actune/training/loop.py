@@ -45,6 +45,7 @@ from actune.training.optimizer import (
     list_stepped,
     make_optimizer,
 )
+from actune.training.probing import Probe, Prober
 from actune.training.ranks import Ranks
 from actune.training.recovery import Budgets, Kind, Shortage, explain_shortage, explain_update
 from actune.training.reports import Reports
@@ -57,6 +58,7 @@ class Job:
     """What is trained on, and where results go.
 
     `validation` rows make the evaluation loss; `held_out` rows are evaluated beside them, each source by itself.
+    `probe` measures the model then, generating with `attention`, the model's own.
     `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `memory`: tokens of a
     forward pass. `decoder`: computes the model (None: its own forward pass does). `autocast`: dtype of matrix
     products where weights are kept in fp32. `save_extra` copies tokenizer files into a folder of weights.
@@ -70,6 +72,8 @@ class Job:
     fingerprint: str
     packed: bool
     memory: MemoryPlan
+    probe: Probe | None = None
+    attention: str = "sdpa"
     decoder: Decoder | None = None
     resume_from: Path | None = None
     autocast: torch.dtype | None = None
@@ -141,6 +145,7 @@ class _Loop:
             packed=job.packed,
             groups=group_rows(job.validation, job.held_out),
         )
+        self.prober = Prober.of(model, job.probe, attention=job.attention, autocast=job.autocast, ranks=ranks)
         self.optimizer = make_optimizer(self.parameters, self.settings.training, flat=isinstance(model, PeftModel))
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
@@ -161,12 +166,13 @@ class _Loop:
         job, output = self.job, self.settings.output
         steps, leads = self.plan.steps, self.ranks.leads
         self.reports = Reports(self.settings, job.run_dir, steps=steps, done=self.done, leads=leads, say=job.say)
+        watched = self.evaluator.groups or self.prober.active
         with self.interrupts, self.reports:
             while self.done < self.plan.steps and not self.judge.stops:
                 stop = self._advance()
                 last = self.done == self.plan.steps
                 better = False
-                if self.evaluator.groups and output.eval_steps and (last or self.done % output.eval_steps == 0):
+                if watched and output.eval_steps and (last or self.done % output.eval_steps == 0):
                     better = self._evaluate() and self.settings.monitor.load_best_model_at_end
                 last = last or self.judge.stops
                 if last or stop or better or (output.save_steps and self.done % output.save_steps == 0):
@@ -372,9 +378,10 @@ class _Loop:
             budget=self.budgets.limit(wanted, kind="eval", step=self.done),
             cut=lambda shortage, budget: self._cut_budget(shortage, kind="eval", step=self.done, budget=budget),
         )
-        for notice in found.notices:
+        probed = self.prober.measure()
+        for notice in (*found.notices, *probed.notices):
             self.reports.say(f"After step {self.done}: {notice}.")
-        values = dict(found.values)
+        values = {**found.values, **probed.values}
         self.reports.add_evaluation(self.done, values)
         self.eval_loss = values.get("loss", self.eval_loss)
         return self.judge.add(self.done, values)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actune.core.files import atomic_text, explain_write, flush_file
 
+_MAIN_PROBES = ("probe/strict_call", "probe/tool_name", "probe/format_valid")
 Observe = Callable[[int, str, Mapping[str, float]], None]
 
 
@@ -113,8 +114,9 @@ def read_peak_memory(device: torch.device) -> int:
 
 
 def describe_values(values: Mapping[str, float]) -> str:
-    """Return the values of an evaluation as one line: `loss 1.2345  loss/ms-agent 1.2345`."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    """Return the values of an evaluation as one line, of probes the main ones: `loss 1.2345  probe/strict_call 0.5000`."""
+    shown = {name: value for name, value in values.items() if not name.startswith("probe/") or name in _MAIN_PROBES}
+    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
 
 
 class ProgressBar:

@@ -23,6 +23,7 @@ from actune.render.tree import TokenTree
 from actune.training.dealing import plan_run
 from actune.training.loop import Job, TrainResult, train
 from actune.training.memory import MemoryPlan, StepMemory, enable_checkpointing, plan_memory
+from actune.training.probing import Probe
 from actune.training.ranks import Ranks
 
 
@@ -39,11 +40,13 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     save_extra: Callable[[Path], None],
     say: Callable[[str], None],
     held_out_rows: Sequence[TokenTree] | None = None,
+    probe: Probe | None = None,
 ) -> TrainResult:
     """Train on rows that the leading process holds (the others' arguments are not looked at).
 
-    `model_dir` is a local folder. `held_out_rows` are evaluated beside the validation rows. `save_extra` copies tokenizer files into a folder of weights; `say` prints a line of
-    the plan or a notice, and is called in the leading process only.
+    `model_dir` is a local folder. `held_out_rows` are evaluated beside the validation rows, and `probe` measures the
+    model then. `save_extra` copies tokenizer files into a folder of weights; `say` prints a line of the plan or a notice,
+    and is called in the leading process only.
 
     Raises:
         ModelError, TrainingError, CheckpointError, ConfigError: see the functions called.
@@ -67,6 +70,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
             quantization=Quantization.of(settings.tuning, compute),
         )
         _check_vocabulary(model, [*rows, *held_back, *held_out])
+    attention = str(model.config._attn_implementation)
     packed = _decide_packing(model, settings, say)
     trained = model if full else _adapt(model, settings, model_dir, say)
     if full:
@@ -79,6 +83,8 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
         train=rows,
         validation=held_back,
         held_out=held_out,
+        probe=probe,
+        attention=attention,
         run_dir=run_dir,
         fingerprint=fingerprint,
         packed=packed,
