@@ -255,6 +255,10 @@ class MonitorSettings(Group):
         default=False,
         description="Write the best checkpoint as the result, not the last weights; each evaluation that improves is then saved. Off, as the reference's result is the last.",
     )
+    device_peak_tflops: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Peak of one device in TFLOP/s that MFU is the share of; 0: no MFU. Default: that of the data sheet, else (CPU, fp32) measured at the start in a tenth of a second.",
+    )
     probe_items: Count = Field(
         default=0,
         description="Held-out agent rows whose first call is generated and scored at each evaluation (probe/METRIC); 0: none. Off, since 16 of them cost up to two or three steps, and the comparison after training measures more rows.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from actune.config.settings import Settings
 from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
 from actune.render.tree import TokenTree
@@ -49,3 +51,8 @@ class Dealer:
         else:
             parts = [([row], pack([line])) for row in rows for line in unroll(trees[row])]
         yield from ((part, batch) for part, batch in parts if len(batch))
+
+
+def derive_seed(seed: int, step: int, rank: int) -> int:
+    """Return a seed for the dropout of one step in one process: resuming needs no state of the generator."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -33,8 +33,9 @@ from actune.training.checkpoint import (
     save_checkpoint,
     write_weights,
 )
-from actune.training.dealing import Dealer, plan_run
+from actune.training.dealing import Dealer, derive_seed, plan_run
 from actune.training.evaluation import Evaluator, group_rows
+from actune.training.flops import Flops, StepCounts
 from actune.training.interrupts import Interrupts
 from actune.training.memory import MemoryPlan
 from actune.training.metrics import StepMetrics, read_peak_memory
@@ -99,8 +100,7 @@ class _Outcome:
 
     loss: float | None
     grad_norm: float | None
-    tokens: int
-    supervised: int
+    counts: StepCounts
     stop: bool
 
 
@@ -145,6 +145,7 @@ class _Loop:
             packed=job.packed,
             groups=group_rows(job.validation, job.held_out),
         )
+        self.flops = Flops.of(model, fused=job.decoder is not None)
         self.prober = Prober.of(model, job.probe, attention=job.attention, autocast=job.autocast, ranks=ranks)
         self.optimizer = make_optimizer(self.parameters, self.settings.training, flat=isinstance(model, PeftModel))
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
@@ -164,8 +165,15 @@ class _Loop:
         began = time.monotonic()
         self._prepare()
         job, output = self.job, self.settings.output
-        steps, leads = self.plan.steps, self.ranks.leads
-        self.reports = Reports(self.settings, job.run_dir, steps=steps, done=self.done, leads=leads, say=job.say)
+        self.reports = Reports(
+            self.settings,
+            job.run_dir,
+            steps=self.plan.steps,
+            done=self.done,
+            ranks=self.ranks,
+            compute=job.autocast or next(self.model.parameters()).dtype,
+            say=job.say,
+        )
         watched = self.evaluator.groups or self.prober.active
         with self.interrupts, self.reports:
             while self.done < self.plan.steps and not self.judge.stops:
@@ -250,13 +258,13 @@ class _Loop:
             loss=outcome.loss,
             learning_rate=rate,
             grad_norm=outcome.grad_norm,
-            tokens=outcome.tokens,
-            supervised_tokens=outcome.supervised,
-            tokens_per_second=round(outcome.tokens / max(seconds, 1e-9), 2),
+            tokens=outcome.counts.tokens,
+            supervised_tokens=outcome.counts.supervised,
+            tokens_per_second=round(outcome.counts.tokens / max(seconds, 1e-9), 2),
             peak_memory_bytes=read_peak_memory(self.device),
             seconds=round(seconds, 4),
         )
-        self.reports.add_step(metrics)
+        self.reports.add_step(metrics, flops=outcome.counts.flops)
         return outcome.stop
 
     # --- one step ---------------------------------------------------------------------------------------------------
@@ -266,9 +274,9 @@ class _Loop:
         # All processes hold all rows and the same plan: each knows the sum of weights over all of them beforehand.
         denominator = math.fsum(self.weights[row] for row in rows)
         while True:
-            own, tokens, supervised, shortage = self._run_micro_batches(step, rows, denominator)
+            own, counts, shortage = self._run_micro_batches(step, rows, denominator)
             short, stop = float(shortage is not None), float(self.interrupts.wanted)
-            loss, tokens, supervised, stop, short = self.ranks.sum([math.fsum(own), tokens, supervised, stop, short])
+            loss, stop, short, *counts = self.ranks.sum([math.fsum(own), stop, short, *counts])
             if not short:
                 break
             self._cut_budget(shortage, kind="train", step=step + 1, budget=self._budget(step))
@@ -278,18 +286,17 @@ class _Loop:
         return _Outcome(
             loss=loss / denominator if denominator > 0 else None,
             grad_norm=norm,
-            tokens=int(tokens),
-            supervised=int(supervised),
+            counts=StepCounts(*map(int, counts)),
             stop=stop > 0,
         )
 
     def _run_micro_batches(
         self, step: int, rows: Sequence[int], denominator: float
-    ) -> tuple[list[float], float, float, Shortage | None]:
-        """Add up this process's gradients of a step; return losses by micro-batch, tokens, targets, what did not fit."""
-        torch.manual_seed(_derive_seed(self.settings.training.seed, step, self.ranks.rank))
+    ) -> tuple[list[float], StepCounts, Shortage | None]:
+        """Add up this process's gradients of a step; return losses by micro-batch, counts, what did not fit."""
+        torch.manual_seed(derive_seed(self.settings.training.seed, step, self.ranks.rank))
         sums: list[Tensor] = []
-        tokens = supervised = 0
+        tokens = supervised = flops = 0
         for chosen, batch in self._deal(rows, self.job.train, self._budget(step)):
             if self.ranks.size == 1 and self.interrupts.wanted:
                 raise _StopNow
@@ -297,11 +304,13 @@ class _Loop:
                 total, _ = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
                 self.scaler.scale(total / denominator).backward()
             except (RuntimeError, MemoryError) as error:
-                return [], 0, 0, Shortage.of(error, rows=len(chosen), batch=batch)
+                return [], StepCounts(0, 0, 0), Shortage.of(error, rows=len(chosen), batch=batch)
             sums.append(total.detach())
             tokens += sum(self.tokens[row] for row in chosen) if self.job.packed else len(batch)
             supervised += len(batch.target_ids)
-        return [float(value) for value in torch.stack(sums).cpu()] if sums else [], tokens, supervised, None
+            flops += self.flops.count(batch)
+        losses = [float(value) for value in torch.stack(sums).cpu()] if sums else []
+        return losses, StepCounts(tokens, supervised, flops), None
 
     def _cut_budget(self, shortage: Shortage | None, *, kind: Kind, step: int, budget: int) -> int:
         """Allow smaller micro-batches from a step (counted from 1) on, in all processes alike.
@@ -436,8 +445,3 @@ class _Loop:
                 with atomic_folder(folder) as partial:
                     write_weights(self.model, partial, self.job.save_extra)
         return folder
-
-
-def _derive_seed(seed: int, step: int, rank: int) -> int:
-    """A seed for the dropout of one step in one process: resuming needs no state of the generator."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -25,7 +25,8 @@ class StepMetrics:
 
     `step` counts from 1. `learning_rate` is the one applied, `grad_norm` the norm before clipping. `tokens` went
     through the model, `supervised_tokens` carried loss. `seconds` is the step's wall time. `loss` and `grad_norm` are
-    None where they do not apply (a step without weight, an fp16 overflow).
+    None where they do not apply (a step without weight, an fp16 overflow). `mfu`: share of the peak of the devices, None
+    where that is not known.
     """
 
     step: int
@@ -38,6 +39,7 @@ class StepMetrics:
     tokens_per_second: float
     peak_memory_bytes: int
     seconds: float
+    mfu: float | None = None
 
 
 class MetricsLog:
@@ -146,10 +148,12 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, metrics: StepMetrics, *, logged: bool) -> None:
-        """Show a step."""
+    def show(self, metrics: StepMetrics, *, logged: bool, share: float | None = None) -> None:
+        """Show a step; `share` of the peak."""
         loss = "none" if metrics.loss is None else f"{metrics.loss:.4f}"
-        text = f"loss {loss}  {metrics.tokens_per_second:,.0f} tokens/s"
+        text = f"loss {loss}  {metrics.tokens_per_second:,.0f} tokens/s" + (
+            f"  MFU {share:.1%}" if share is not None else ""
+        )
         if self._bar is not None:
             self._bar.update(self._task, completed=metrics.step, description=text)
         elif logged:

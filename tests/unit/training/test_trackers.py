@@ -7,11 +7,13 @@ import sys
 import types
 
 import pytest
+import torch
 
 from actune.config.settings import TRACKERS as NAMES
 from actune.config.settings import MonitorSettings, Settings
 from actune.core.errors import ConfigError
 from actune.training.metrics import StepMetrics
+from actune.training.ranks import Ranks
 from actune.training.reports import Reports
 from actune.training.trackers import TRACKERS, read_key, require_trackers
 
@@ -63,9 +65,19 @@ def fake(monkeypatch):
 
 
 def report(tmp_path, *, leads=True, done=0):
-    settings = Settings(monitor=MonitorSettings(report_to=("trackio",), run_name="mine", track_project="ours"))
+    settings = Settings(
+        monitor=MonitorSettings(device_peak_tflops=0, report_to=("trackio",), run_name="mine", track_project="ours")
+    )
     said: list[str] = []
-    with Reports(settings, tmp_path, steps=3, done=done, leads=leads, say=said.append) as reports:
+    with Reports(
+        settings,
+        tmp_path,
+        steps=3,
+        done=done,
+        ranks=Ranks(rank=0 if leads else 1),
+        compute=torch.float32,
+        say=said.append,
+    ) as reports:
         reports.add_step(STEP)
         reports.add_evaluation(1, {"loss": 1.5, "loss/agent.jsonl": 1.5})
     return said
@@ -138,9 +150,11 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    settings = Settings(monitor=MonitorSettings(report_to=("tensorboard",)))
+    settings = Settings(monitor=MonitorSettings(device_peak_tflops=0, report_to=("tensorboard",)))
     for done in (0, 1):
-        with Reports(settings, tmp_path, steps=3, done=done, leads=True, say=pytest.fail) as reports:
+        with Reports(
+            settings, tmp_path, steps=3, done=done, ranks=Ranks(), compute=torch.float32, say=pytest.fail
+        ) as reports:
             for step in range(done + 1, done + 3):
                 reports.add_evaluation(step, {"loss": float(step + done)})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
