@@ -37,6 +37,8 @@ def settings_notices(settings: Settings) -> list[str]:
     if data.train_dataset_mix_ratio == 0 and data.train_dataset_mix_ds != _default("train_dataset_mix_ds"):
         notices.append("train_dataset_mix_ds has no effect: train_dataset_mix_ratio is 0")
     notices += _tuning_notices(tuning)
+    if settings.training.fsdp == "true" and tuning.sft_type == "lora":
+        notices.append("fsdp has no effect: sft_type is lora, whose base each process holds whole")
     if settings.monitor.early_stopping_threshold and not settings.monitor.early_stopping_patience:
         notices.append("early_stopping_threshold has no effect: early_stopping_patience is 0")
     return notices

@@ -211,6 +211,10 @@ class TrainingSettings(Group):
         default=True,
         description="Compute Llama-like models with LoRA by actune's own forward and backward pass, after a trial against the model's; others, and off: by the model's own.",
     )
+    fsdp: Annotated[Literal["true", "false", "auto"], BeforeValidator(_write_switch)] = Field(
+        default="auto",
+        description="Full fine-tuning by several processes: spread weights, gradients and optimiser state over them (FSDP2). auto: where they would fill one device.",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=5e-5, description="Peak learning rate.")
     warmup_ratio: Share = Field(
         default=0.03, description="Share of the steps with rising learning rate; then it falls linearly to 0."

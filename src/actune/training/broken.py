@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from actune.core.errors import CheckpointError, TrainingError
 from actune.core.files import atomic_folder
@@ -82,6 +82,17 @@ def report_broken(
     )
 
 
+def explain_odd_step(reason: Literal["loss", "gradients"], *, step: int, sources: Sequence[str]) -> TrainingError:
+    """Return the error for a step whose rows cannot be tried one by one: weights are spread over processes."""
+    what = "the loss is no finite number" if reason == "loss" else "the gradients are no finite numbers"
+    return TrainingError(
+        f"step {step}: {what}; its rows: {', '.join(sources[:_NAMED])}{' ...' if len(sources) > _NAMED else ''}. No weight "
+        "was changed by this step",
+        fix="look at those rows (actune inspect); --fsdp false tries them one by one. Start again without them, with a "
+        "lower --learning_rate or with --dtype fp32",
+    )
+
+
 def judge_row(
     module: TrainStep, batches: Iterable[Batch], parameters: Mapping[str, nn.Parameter], *, packed: bool, weight: float
 ) -> tuple[float, bool]:
@@ -110,7 +121,7 @@ def find_odd_gradients(parameters: Mapping[str, nn.Parameter]) -> list[str]:
     ]
 
 
-def refuse_odd_weights(parameters: Mapping[str, nn.Parameter], *, step: int, run_dir: Path) -> None:
+def refuse_odd_weights(parameters: Mapping[str, Tensor], *, step: int, run_dir: Path) -> None:
     """Keep trained weights that are no finite numbers out of checkpoints, which would take the place of good ones.
 
     Raises:

@@ -23,14 +23,22 @@ from actune.modeling.adapters import adapter_tensors, unwrap, write_adapter
 from actune.modeling.load import load_model
 from actune.training.checksums import FILE as CHECKSUMS
 from actune.training.checksums import find_damage, write_checksums
-from actune.training.optimizer import read_state, write_state
+from actune.training.optimizer import place_like, read_state, write_state
+from actune.training.shards import Whole
 
 # Version 1 had no checksums, version 2 knew no metric but the loss; both are still read.
 _VERSION = 3
 # Settings with which another value can go on from a checkpoint. The accumulation may change against the number of
 # processes: the step size is compared as a whole.
 _FREE = frozenset(
-    {"batch_size", "gradient_accumulation_steps", "eval_batch_size", "gradient_checkpointing", "micro_batch_tokens"}
+    {
+        "fsdp",
+        "batch_size",
+        "gradient_accumulation_steps",
+        "eval_batch_size",
+        "gradient_checkpointing",
+        "micro_batch_tokens",
+    }
 )
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -61,12 +69,17 @@ class State:
     version: int = _VERSION
 
 
-def write_weights(model: nn.Module, folder: Path, save_extra: Callable[[Path], None]) -> None:
-    """Write what was trained into an existing folder: the two adapter files, or the whole model."""
+def write_weights(
+    model: nn.Module, folder: Path, save_extra: Callable[[Path], None], whole: Whole | None = None
+) -> None:
+    """Write what was trained into an existing folder: the two adapter files, or the whole model.
+
+    `whole`: the weights, where the model is spread over processes.
+    """
     if isinstance(model, PeftModel):
         write_adapter(model, folder)
     else:
-        unwrap(model).save_pretrained(folder)
+        unwrap(model).save_pretrained(folder, state_dict=dict(whole.weights) if whole is not None else None)
     save_extra(folder)
 
 
@@ -79,6 +92,7 @@ def save_checkpoint(
     state: State,
     limit: int,
     save_extra: Callable[[Path], None],
+    whole: Whole | None = None,
 ) -> Path:
     """Write `checkpoint-<step>/`, point `last` and `best` at it, and remove what is over the limit.
 
@@ -89,8 +103,9 @@ def save_checkpoint(
     with atomic_folder(final) as partial:
         weights = partial if isinstance(model, PeftModel) else partial / "model"
         weights.mkdir(exist_ok=True)
-        write_weights(model, weights, save_extra)
-        save_file(read_state(optimizer, parameters), partial / "optimizer.safetensors", metadata={"format": "pt"})
+        write_weights(model, weights, save_extra, whole)
+        moments = dict(whole.optimizer) if whole is not None else read_state(optimizer, parameters)
+        save_file(moments, partial / "optimizer.safetensors", metadata={"format": "pt"})
         text = json.dumps(asdict(state), indent=2, ensure_ascii=False, allow_nan=False)
         (partial / "state.json").write_text(text + "\n", encoding="utf-8")
         write_checksums(partial)
@@ -278,8 +293,9 @@ def load_weights(folder: Path, model: nn.Module) -> None:
             source = load_model(folder / "model", dtype=torch.float32, device=torch.device("cpu")).state_dict()
         except ModelError as error:
             raise CheckpointError(error.message, fix="resume from an earlier checkpoint") from error
-        _check_same(unwrap(model).state_dict(), source, folder / "model")
-        unwrap(model).load_state_dict(source)
+        present = unwrap(model).state_dict()
+        _check_same(present, source, folder / "model")
+        unwrap(model).load_state_dict({name: place_like(source[name], weight) for name, weight in present.items()})
 
 
 def _read(path: Path) -> dict[str, Tensor]:

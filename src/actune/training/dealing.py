@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,11 +26,15 @@ def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dealer:
-    """`packed`: rows side by side in a forward pass, else one plain sequence each; `share`: see `pack`."""
+    """`packed`: rows side by side in a forward pass, else one plain sequence each; `share`: see `pack`.
+
+    `even`: every process gets as many micro-batches as the others; what it lacks are tokens whose loss counts nothing.
+    """
 
     ranks: int
     packed: bool
     share: bool
+    even: bool = False
 
     def plan(self, rows: Sequence[int], trees: Sequence[TokenTree], budget: int) -> list[list[list[int]]]:
         """Return `plan[rank][micro_batch]`, lists of places in `rows`; `budget`: tokens of a micro-batch."""
@@ -41,8 +45,22 @@ class Dealer:
         self, rows: Sequence[int], trees: Sequence[TokenTree], *, rank: int, budget: int
     ) -> Iterator[tuple[Sequence[int], Batch]]:
         """Yield the micro-batches of a process, each with the rows it holds."""
-        for places in self.plan(rows, trees, budget)[rank]:
-            yield from self.lay_out([rows[place] for place in places], trees)
+        plan = self.plan(rows, trees, budget)
+        done = 0
+        for places in plan[rank]:
+            for part in self.lay_out([rows[place] for place in places], trees):
+                done += 1
+                yield part
+        if self.even:
+            most = max(self._count(own, rows, trees) for own in plan)
+            yield from (([], _idle(trees[rows[0]])) for _ in range(most - done))
+
+    def _count(self, own: Sequence[Sequence[int]], rows: Sequence[int], trees: Sequence[TokenTree]) -> int:
+        """Return how many micro-batches a process lays its part of a plan out as."""
+        if self.packed:
+            return sum(any(len(trim(trees[rows[place]])) for place in places) for places in own)
+        lines = (line for places in own for place in places for line in unroll(trees[rows[place]]))
+        return sum(len(trim(line)) > 0 for line in lines)
 
     def lay_out(self, rows: Sequence[int], trees: Sequence[TokenTree]) -> Iterator[tuple[Sequence[int], Batch]]:
         """Yield what some rows are computed as: one pack, or one plain sequence after the other."""
@@ -56,3 +74,18 @@ class Dealer:
 def derive_seed(seed: int, step: int, rank: int) -> int:
     """Return a seed for the dropout of one step in one process: resuming needs no state of the generator."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _idle(tree: TokenTree) -> Batch:
+    """Return a batch of one token with a target of weight 0."""
+    first = tree.input_ids[:1]
+    line = replace(
+        tree,
+        input_ids=first,
+        positions=np.zeros(1, np.int32),
+        end=np.ones(1, np.int32),
+        target_positions=np.zeros(1, np.int32),
+        target_ids=first,
+        target_weights=np.ones(1, np.float32),
+    )
+    return replace(pack([line]), target_weights=np.zeros(1, np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,15 +14,20 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from actune.config.settings import Settings
 from actune.core.errors import CheckpointError, TrainingError
 from actune.core.files import atomic_folder, remove_partials
 from actune.data.pack import Batch, trim
-from actune.modeling.fused.decoder import Decoder
 from actune.modeling.load import release_memory
 from actune.modeling.products import fast_products
 from actune.render.tree import TokenTree
-from actune.training.broken import BrokenStep, find_odd_gradients, judge_row, refuse_odd_weights, report_broken
+from actune.training.broken import (
+    BrokenStep,
+    explain_odd_step,
+    find_odd_gradients,
+    judge_row,
+    refuse_odd_weights,
+    report_broken,
+)
 from actune.training.checkpoint import (
     State,
     go_on_after,
@@ -37,7 +42,7 @@ from actune.training.dealing import Dealer, derive_seed, plan_run
 from actune.training.evaluation import Evaluator, group_rows
 from actune.training.flops import Flops, StepCounts
 from actune.training.interrupts import Interrupts
-from actune.training.memory import MemoryPlan
+from actune.training.job import Job, TrainResult
 from actune.training.metrics import StepMetrics, read_peak_memory
 from actune.training.optimizer import (
     clip_gradients,
@@ -46,52 +51,13 @@ from actune.training.optimizer import (
     list_stepped,
     make_optimizer,
 )
-from actune.training.probing import Probe, Prober
+from actune.training.probing import Prober
 from actune.training.ranks import Ranks
-from actune.training.recovery import Budgets, Kind, Shortage, explain_shortage, explain_update
+from actune.training.recovery import Budgets, Kind, Shortage, explain_sharded, explain_shortage, explain_update
 from actune.training.reports import Reports
+from actune.training.shards import gather_whole, is_sharded
 from actune.training.step import StepInput, TrainStep
 from actune.training.stopping import Judge
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is trained on, and where results go.
-
-    `validation` rows make the evaluation loss; `held_out` rows are evaluated beside them, each source by itself.
-    `probe` measures the model then, generating with `attention`, the model's own.
-    `packed`: the model keeps packed rows apart (else one plain sequence a forward pass). `memory`: tokens of a
-    forward pass. `decoder`: computes the model (None: its own forward pass does). `autocast`: dtype of matrix
-    products where weights are kept in fp32. `save_extra` copies tokenizer files into a folder of weights.
-    """
-
-    settings: Settings
-    train: Sequence[TokenTree]
-    validation: Sequence[TokenTree]
-    held_out: Sequence[TokenTree]
-    run_dir: Path
-    fingerprint: str
-    packed: bool
-    memory: MemoryPlan
-    probe: Probe | None = None
-    attention: str = "sdpa"
-    decoder: Decoder | None = None
-    resume_from: Path | None = None
-    autocast: torch.dtype | None = None
-    save_extra: Callable[[Path], None] = lambda _folder: None
-    say: Callable[[str], None] = lambda _text: None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """`folder`: the trained weights (`adapter/` or `model/`). Losses are None where no step had one."""
-
-    steps: int
-    first_loss: float | None
-    last_loss: float | None
-    eval_loss: float | None
-    seconds: float
-    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +91,9 @@ class _Loop:
 
     def __init__(self, model: nn.Module, job: Job, ranks: Ranks) -> None:
         self.model, self.job, self.ranks, self.settings = model, job, ranks, job.settings
-        self.dealer = Dealer(ranks=ranks.size, packed=job.packed, share=job.settings.training.share_prefixes)
+        self.sharded = is_sharded(model)
+        share = job.settings.training.share_prefixes
+        self.dealer = Dealer(ranks=ranks.size, packed=job.packed, share=share, even=self.sharded)
         # Trimmed tokens of each row, however many of them a micro-batch shares: what a user's data has.
         self.tokens = [len(trim(tree)) for tree in job.train]
         self.weights = [float(np.sum(tree.target_weights, dtype=np.float64)) for tree in job.train]
@@ -304,8 +272,12 @@ class _Loop:
                 total, _ = self.step_module(StepInput.of(batch, self.device, packed=self.job.packed))
                 self.scaler.scale(total / denominator).backward()
             except (RuntimeError, MemoryError) as error:
+                if self.sharded:
+                    raise explain_sharded(error, step=step + 1) from error
                 return [], StepCounts(0, 0, 0), Shortage.of(error, rows=len(chosen), batch=batch)
             sums.append(total.detach())
+            if not chosen:
+                continue
             tokens += sum(self.tokens[row] for row in chosen) if self.job.packed else len(batch)
             supervised += len(batch.target_ids)
             flops += self.flops.count(batch)
@@ -350,6 +322,8 @@ class _Loop:
     ) -> TrainingError:
         """Write the batch of a step to look at; `losses` are those of this process's micro-batches."""
         rows, budget = self.plan.step(step), self._budget(step)
+        if self.sharded:
+            return explain_odd_step(reason, step=step + 1, sources=[str(self.job.train[row].source) for row in rows])
         parts = zip(losses, self._deal(rows, self.job.train, budget), strict=False)
         broken = BrokenStep(
             step=step + 1,
@@ -417,10 +391,13 @@ class _Loop:
         if self.done == self.saved:
             return
         self.judge.mark_saved(self.done)
+        whole = gather_whole(self.model, self.optimizer, self.parameters, self.ranks)
         with self.ranks.together("saving the checkpoint"):
             if self.ranks.leads:
                 self.reports.flush()
-                refuse_odd_weights(self.parameters, step=self.done, run_dir=self.job.run_dir)
+                refuse_odd_weights(
+                    whole.weights if whole is not None else self.parameters, step=self.done, run_dir=self.job.run_dir
+                )
                 save_checkpoint(
                     self.job.run_dir,
                     model=self.model,
@@ -429,6 +406,7 @@ class _Loop:
                     state=self._state(step=self.done),
                     limit=self.settings.output.save_total_limit,
                     save_extra=self.job.save_extra,
+                    whole=whole,
                 )
         self.saved = self.done
 
@@ -438,10 +416,12 @@ class _Loop:
         for text in self.judge.sum_up(self.done, self.plan.steps):
             self.job.say(text)
         best = self.judge.best
-        with self.ranks.together("saving the result"):
+        with self.ranks.together("loading the best weights"):
             if self.settings.monitor.load_best_model_at_end and best is not None and best.step != self.done:
                 load_weights(self.job.run_dir / f"checkpoint-{best.step}", self.model)
+        whole = gather_whole(self.model, None, self.parameters, self.ranks)
+        with self.ranks.together("saving the result"):
             if self.ranks.leads:
                 with atomic_folder(folder) as partial:
-                    write_weights(self.model, partial, self.job.save_extra)
+                    write_weights(self.model, partial, self.job.save_extra, whole)
         return folder

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from actune.config.settings import Settings
@@ -55,7 +56,7 @@ class StepMemory:
         """
         config = unwrap(model).config.get_text_config()
         weights = list(model.parameters())
-        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        trained = sum(_count(weight) for weight in weights if weight.requires_grad)
         adapted = isinstance(model, PeftModel)
         hidden = int(config.hidden_size)
         wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
@@ -70,7 +71,7 @@ class StepMemory:
         vocabulary = int(config.vocab_size)
         device = next(model.parameters()).device
         return cls(
-            fixed=sum(weight.numel() * weight.element_size() for weight in weights) + 12 * trained,
+            fixed=sum(_count(weight) * weight.element_size() for weight in weights) + 12 * trained,
             layer=layer,
             layers=int(config.num_hidden_layers),
             hidden=hidden * compute.itemsize,
@@ -89,6 +90,11 @@ class StepMemory:
         at_once = min(supervised, self.positions) if self.positions else supervised
         layers = self.token(recompute=recompute) + (int(self.in_flight * self.layer) if recompute else 0)
         return self.fixed + tokens * layers + at_once * self.position
+
+
+def _count(weight: torch.Tensor) -> int:
+    """Return the numbers of a weight that this device holds: its part, where weights are spread over processes."""
+    return weight.to_local().numel() if isinstance(weight, DTensor) else weight.numel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from actune.config.settings import TrainingSettings
 from actune.core.errors import CheckpointError
@@ -88,18 +89,27 @@ def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float
     Where it is no finite number they are left too: which of them are at fault can still be seen.
     """
     norm = nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
+    if isinstance(norm, DTensor):  # of weights spread over processes
+        norm = norm.full_tensor()
     if max_norm > 0 and math.isfinite(norm):
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return float(norm)
 
 
-def read_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the optimiser's state as CPU tensors named `parameter/entry`, flat or not."""
-    return {
-        f"{name}/{entry}": value.detach().cpu().contiguous()
-        for name, parameter in parameters.items()
-        for entry, value in sorted(_entries(optimizer, name, parameter).items())
-    }
+def read_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], *, keep: bool = True
+) -> dict[str, Tensor]:
+    """Return the optimiser's state as CPU tensors named `parameter/entry`, flat or not.
+
+    What is spread over processes is put together, which they do together; without `keep` nothing is returned.
+    """
+    found: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        for entry, value in sorted(_entries(optimizer, name, parameter).items()):
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            if keep:
+                found[f"{name}/{entry}"] = whole.detach().cpu().contiguous()
+    return found
 
 
 def _entries(optimizer: torch.optim.Optimizer, name: str, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -140,7 +150,19 @@ def write_state(
         return
     for name, values in entries.items():
         parameter = parameters[name]
-        optimizer.state[parameter] = {entry: value.to(parameter.device) for entry, value in values.items()}
+        optimizer.state[parameter] = {
+            entry: value.to(parameter.device) if entry == "step" else place_like(value, parameter)
+            for entry, value in values.items()
+        }
+
+
+def place_like(whole: Tensor, reference: Tensor) -> Tensor:
+    """Return a whole tensor as one like another: on its device, spread over processes if that is."""
+    moved = whole.to(reference.device)
+    if not isinstance(reference, DTensor):
+        return moved
+    # Every process has the whole one and takes its part of it; nothing is sent.
+    return distribute_tensor(moved, reference.device_mesh, reference.placements, src_data_rank=None)
 
 
 def _join_entries(flat: Flat, entries: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

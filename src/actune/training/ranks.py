@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from actune.core.errors import ConfigError, TrainingError
 from actune.core.types import Source
@@ -81,12 +82,17 @@ class Ranks:
         return flat.tolist()
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum gradients over all processes, in flat buckets; a missing gradient counts, and becomes, zero."""
+        """Sum gradients over all processes, in flat buckets; a missing gradient counts, and becomes, zero.
+
+        Those of weights that are spread over processes were summed when they were formed.
+        """
         bucket: list[Tensor] = []
         count = 0
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+            if isinstance(parameter, DTensor):
+                continue
             bucket.append(parameter.grad)
             count += parameter.grad.numel()
             if count >= _BUCKET:
@@ -106,7 +112,8 @@ class Ranks:
         """Give every process the leader's values."""
         if self.size > 1:
             for parameter in parameters:
-                dist.broadcast(parameter.data, src=0)
+                if not isinstance(parameter, DTensor):  # spread ones were read from the same files
+                    dist.broadcast(parameter.data, src=0)
 
     def broadcast_text(self, text: str) -> str:
         """Give every process the leader's text."""
