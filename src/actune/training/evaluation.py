@@ -12,7 +12,7 @@ from actune.data.labels import label_sources
 from actune.render.tree import TokenTree
 from actune.training.dealing import Dealer
 from actune.training.ranks import Ranks
-from actune.training.recovery import Shortage
+from actune.training.recovery import Shortage, explain_sharded
 from actune.training.step import StepInput, TrainStep
 
 # Given what did not fit and the tokens of a forward pass, returns fewer.
@@ -95,6 +95,8 @@ class Evaluator:
                 inputs = StepInput.of(batch, self.ranks.device, packed=self.packed)
                 total, weight = self.step_module(inputs)
             except (RuntimeError, MemoryError) as error:
+                if self.dealer.even:  # the others wait in the middle of this forward pass
+                    raise explain_sharded(error, what="the evaluation") from error
                 return 0.0, 0.0, Shortage.of(error, rows=len(chosen), batch=batch)
             losses.append(float(total))
             weights.append(float(weight))

@@ -273,7 +273,7 @@ class _Loop:
                 self.scaler.scale(total / denominator).backward()
             except (RuntimeError, MemoryError) as error:
                 if self.sharded:
-                    raise explain_sharded(error, step=step + 1) from error
+                    raise explain_sharded(error, what=f"step {step + 1}") from error
                 return [], StepCounts(0, 0, 0), Shortage.of(error, rows=len(chosen), batch=batch)
             sums.append(total.detach())
             if not chosen:

@@ -169,7 +169,7 @@ def explain_shortage(
     )
 
 
-def explain_sharded(error: BaseException, *, step: int) -> TrainingError:
+def explain_sharded(error: BaseException, *, what: str) -> TrainingError:
     """Return the error for a forward pass that does not fit while weights are spread over processes.
 
     The others are in the middle of putting a layer together and cannot begin the step again.
@@ -177,7 +177,7 @@ def explain_sharded(error: BaseException, *, step: int) -> TrainingError:
     if not is_out_of_memory(error):
         raise error
     return TrainingError(
-        f"step {step}: a forward pass does not fit the memory: {str(error).partition(chr(10))[0]}",
+        f"{what}: a forward pass does not fit the memory: {str(error).partition(chr(10))[0]}",
         fix="set --micro_batch_tokens to less, or --gradient_checkpointing true, and go on with --resume auto",
     )
 

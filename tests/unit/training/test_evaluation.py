@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from actune.core.errors import TrainingError
 from actune.core.types import Source
 from actune.modeling.isolation import prepare_packing
 from actune.training.dealing import Dealer
@@ -92,3 +93,16 @@ def test_sources_of_one_name_in_different_folders_stay_apart(kit):
         ("a/rows.jsonl", 2),
         ("b/rows.jsonl", 1),
     ]
+
+
+def test_no_memory_while_others_wait_ends_the_run(kit, monkeypatch):
+    model = kit.build_model()
+    evaluator = build_evaluator(model, [kit.build_line(12, seed=1)], [], packed=False)
+    evaluator = replace(evaluator, dealer=replace(evaluator.dealer, even=True))
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(TrainStep, "forward", fail)
+    with pytest.raises(TrainingError, match="the evaluation: a forward pass does not fit the memory"):
+        evaluator.measure(budget=100, cut=no_cut)
