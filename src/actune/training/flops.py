@@ -12,6 +12,7 @@ first layer's input counts, also where nothing below is trained.
 from __future__ import annotations
 
 import functools
+import re
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,9 +26,12 @@ from actune.data.pack import Batch
 from actune.modeling.adapters import unwrap
 
 # Dense bf16 and fp16 products with fp32 sums, FLOP/s, from the data sheets of NVIDIA (figures "with sparsity" halved)
-# and AMD; the first name that stands in the device's counts.
+# and AMD, for one device as torch counts them (half of an MI250X). The first name whose words stand in the device's
+# counts: an "RTX A1000" is no A100, and a name that is not here is measured.
 _PEAKS = (
+    ("GB200", 2500e12),
     ("B200", 2250e12),
+    ("GH200", 989.4e12),
     ("H200", 989.4e12),
     ("H100 PCIe", 756e12),
     ("H100 NVL", 835e12),
@@ -37,6 +41,7 @@ _PEAKS = (
     ("A100", 312e12),
     ("A800", 312e12),
     ("L40S", 362e12),
+    ("L40", 181e12),
     ("L4", 121e12),
     ("RTX 6000 Ada", 364e12),
     ("RTX 4090", 165.2e12),
@@ -46,8 +51,10 @@ _PEAKS = (
     ("V100", 125e12),
     ("T4", 65e12),
     ("MI300X", 1307.4e12),
-    ("MI250X", 383e12),
+    ("MI250X", 191.5e12),
 )
+# Their tensor cores know no bf16.
+_NO_BF16 = ("V100", "T4")
 # Measuring takes about this long.
 _SECONDS = 0.1
 _SIZE = {"cpu": 768}
@@ -139,9 +146,9 @@ def find_peak(device: torch.device, dtype: torch.dtype, *, given: float | None) 
         return Peak(rate=given * 1e12, known=True, source="as set by device_peak_tflops") if given else None
     if device.type != "cpu" and dtype in (torch.bfloat16, torch.float16):
         name = str(getattr(torch.get_device_module(device).get_device_properties(device), "name", ""))
-        found = next((rate for part, rate in _PEAKS if part in name), None)
-        if found is not None:
-            return Peak(rate=found, known=True, source=f"the data sheet of {name}, dense {_say(dtype)}")
+        found = next(((part, rate) for part, rate in _PEAKS if re.search(rf"\b{re.escape(part)}\b", name)), None)
+        if found is not None and not (dtype == torch.bfloat16 and found[0] in _NO_BF16):
+            return Peak(rate=found[1], known=True, source=f"the data sheet of {name}, dense {_say(dtype)}")
     rate = _measure_rate(device, dtype, torch.get_num_threads())
     return Peak(rate=rate, known=False, source=f"the rate of one {_say(dtype)} matrix product measured here")
 

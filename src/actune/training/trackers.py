@@ -154,8 +154,19 @@ class Mlflow:
         """See `Tracker`."""
         self._module = importlib.import_module("mlflow")
         self._module.set_experiment(run.project)
+        earlier = self._find(run) if run.done else None
+        if earlier is not None:
+            # Its parameters stay: MLflow refuses to change one, and resuming sets some anew.
+            self._module.start_run(run_id=earlier)
+            return
         self._module.start_run(run_name=run.name, tags={"actune_key": run.key})
         self._module.log_params({name: str(value)[:500] for name, value in run.settings.items()})
+
+    def _find(self, run: TrackedRun) -> str | None:
+        found = self._module.search_runs(
+            experiment_names=[run.project], filter_string=f"tags.actune_key = '{run.key}'", output_format="list"
+        )
+        return str(found[0].info.run_id) if found else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from actune.data.pack import pack
 from actune.modeling.adapters import attach_adapter
 from actune.modeling.targets import resolve_targets
+from actune.training import flops as flops_module
 from actune.training.flops import Flops, Peak, find_peak
 from actune.training.metrics import StepMetrics
 from actune.training.ranks import Ranks
@@ -74,7 +76,7 @@ def test_a_sliding_window_bounds_what_is_seen(kit):
     assert flops.count(batch) - windowed.count(batch) == hidden * flops.pair
 
 
-def test_a_peak_is_given_known_or_measured(monkeypatch):
+def test_a_peak_is_given_or_measured():
     assert find_peak(CPU, torch.float32, given=0) is None
     assert find_peak(CPU, torch.float32, given=2.0) == Peak(
         rate=2e12, known=True, source="as set by device_peak_tflops"
@@ -83,13 +85,30 @@ def test_a_peak_is_given_known_or_measured(monkeypatch):
     assert not measured.known
     assert measured.rate > 0
 
-    class Module:
-        @staticmethod
-        def get_device_properties(device):
-            return type("Properties", (), {"name": "NVIDIA H200"})
 
-    monkeypatch.setattr(torch, "get_device_module", lambda device: Module)
-    assert find_peak(torch.device("cuda"), torch.bfloat16, given=None).rate == 989.4e12
+@pytest.mark.parametrize(
+    ("name", "dtype", "rate"),
+    [
+        ("NVIDIA H200", torch.bfloat16, 989.4e12),
+        ("NVIDIA H100 80GB HBM3", torch.bfloat16, 989.4e12),
+        ("NVIDIA H100 PCIe", torch.bfloat16, 756e12),
+        ("NVIDIA A100-SXM4-80GB", torch.float16, 312e12),
+        ("NVIDIA GH200 480GB", torch.bfloat16, 989.4e12),
+        ("NVIDIA L40", torch.bfloat16, 181e12),
+        ("AMD Instinct MI250X", torch.bfloat16, 191.5e12),
+        ("Tesla V100-SXM2-16GB", torch.float16, 125e12),
+        ("Tesla V100-SXM2-16GB", torch.bfloat16, None),
+        ("NVIDIA RTX A1000", torch.bfloat16, None),
+        ("Quadro T400", torch.float16, None),
+        ("NVIDIA A100-SXM4-80GB", torch.float32, None),
+    ],
+)
+def test_a_data_sheet_counts_for_the_device_it_names_only(monkeypatch, name, dtype, rate):
+    module = types.SimpleNamespace(get_device_properties=lambda device: types.SimpleNamespace(name=name))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    monkeypatch.setattr(flops_module, "_measure_rate", lambda *_: 7.0)
+    found = find_peak(torch.device("cuda"), dtype, given=None)
+    assert (found.rate, found.known) == ((rate, True) if rate else (7.0, False))
 
 
 def test_mfu_stands_in_metrics_only_where_the_peak_is_known(kit, tmp_path, capfd):

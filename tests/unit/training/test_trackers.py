@@ -15,7 +15,7 @@ from actune.core.errors import ConfigError
 from actune.training.metrics import StepMetrics
 from actune.training.ranks import Ranks
 from actune.training.reports import Reports
-from actune.training.trackers import TRACKERS, read_key, require_trackers
+from actune.training.trackers import TRACKERS, TrackedRun, read_key, require_trackers
 
 STEP = StepMetrics(
     step=1,
@@ -144,6 +144,38 @@ def test_every_name_has_a_tracker_and_mlflow_gets_names_it_takes(monkeypatch):
     tracker._module = module
     tracker.log(1, {"eval/loss/数据 1.jsonl": 1.0})
     assert told == [{"eval/loss/__ 1.jsonl": 1.0}]
+
+
+def test_a_resumed_run_goes_on_as_the_same_run_in_mlflow(monkeypatch, tmp_path):
+    """Stands for MLflow as of 3.17: a run is found by its tags, and a parameter never gets a second value."""
+    runs: list[dict] = []
+    module = types.ModuleType("mlflow")
+
+    def start_run(*, run_id=None, run_name=None, tags=None):
+        if run_id is None:
+            runs.append({"tags": tags, "params": None})
+
+    def search_runs(*, experiment_names, filter_string, output_format):
+        assert (experiment_names, output_format) == (["kitchen"], "list")
+        found = [place for place, run in enumerate(runs) if f"'{run['tags']['actune_key']}'" in filter_string]
+        return [types.SimpleNamespace(info=types.SimpleNamespace(run_id=str(place))) for place in found]
+
+    def log_params(values):
+        assert runs[-1]["params"] is None, "a parameter is changed"
+        runs[-1]["params"] = values
+
+    module.set_experiment = lambda name: None
+    module.start_run, module.search_runs, module.log_params = start_run, search_runs, log_params
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    for key, done in (("one", 0), ("one", 2), ("two", 0), ("three", 2)):
+        run = TrackedRun(folder=tmp_path, project="kitchen", name="n", key=key, done=done, settings={"done": done})
+        TRACKERS["mlflow"]().start(run)
+    # The last one was not tracked by MLflow before it was resumed.
+    assert [(run["tags"]["actune_key"], run["params"]["done"]) for run in runs] == [
+        ("one", "0"),
+        ("two", "0"),
+        ("three", "2"),
+    ]
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):
