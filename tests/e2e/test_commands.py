@@ -232,6 +232,12 @@ def test_inspect_marks_what_is_trained(model: Path, tmp_path: Path, capsys: pyte
         (["--lora_target_modules", "q_prj"], 2, "q_proj"),
         (["--learnin_rate", "1", "--lora_rnk", "2"], 2, "lora_rank"),
         (["--chat_template", "absent.jinja"], 2, "absent.jinja"),
+        (["--trainable_tokens", "<tool_cal>"], 2, "trainable_tokens: '<tool_cal>' is no token"),
+        (
+            ["--trainable_tokens", "<think>", "--lora_target_modules", "ALL+head"],
+            2,
+            "ALL+head puts an adapter on the head",
+        ),
     ],
 )
 def test_wrong_requests_say_what_to_do(
@@ -241,6 +247,16 @@ def test_wrong_requests_say_what_to_do(
     message = capsys.readouterr().err
     assert words in message
     assert "Traceback" not in message
+
+
+def test_rows_of_tokens_from_training_to_the_merged_model(model: Path, tmp_path: Path):
+    """The comparison of `sft` loads the adapter again, `export` merges it and compares the logits."""
+    flags = ["--max_steps", "2", "--compare", "true", "--compare_items", "2", "--compare_tokens", "4"]
+    assert sft(model, tmp_path / "run", *flags, "--trainable_tokens", "<tool_call>", "<|im_end|>") == 0
+    notices = json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))["notices"]
+    assert "refuses adapters with trained rows of tokens" in "".join(notices)
+    words = ["export", "--model", tmp_path / "run", "--to", "merged", "--out", tmp_path / "merged", "--verify"]
+    assert main([str(word) for word in words]) == 0
 
 
 def test_full_output_folder_is_not_touched(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
 
@@ -17,6 +19,13 @@ from actune.training.ranks import Ranks
 from actune.training.run import run_training
 
 
+def write_vocabulary(folder):
+    """A tokenizer whose tokens are `<t0>` to `<t127>`."""
+    tokenizer = Tokenizer(WordLevel({f"<t{number}>": number for number in range(128)}, unk_token="<t0>"))
+    tokenizer.add_tokens([AddedToken(f"<t{number}>", normalized=False) for number in range(128)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
 def run_plainly(model_dir, start, settings, rows):
     """Train one sequence after the other; return losses and gradient norms by step, and the adapter."""
     tuning, training = settings.tuning, settings.training
@@ -24,6 +33,10 @@ def run_plainly(model_dir, start, settings, rows):
     if tuning.sft_type == "lora":
         targets = json.loads((start / "adapter_config.json").read_text())["target_modules"]
         variant = {"use_rslora": tuning.use_rslora, "use_dora": tuning.use_dora}
+        if tuning.trainable_tokens:
+            variant["trainable_token_indices"] = json.loads((start / "adapter_config.json").read_text())[
+                "trainable_token_indices"
+            ]
         config = LoraConfig(r=tuning.lora_rank, lora_alpha=tuning.lora_alpha, target_modules=targets, **variant)
         model = get_peft_model(model, config)
         set_peft_model_state_dict(model, load_file(start / "adapter_model.safetensors"))
@@ -66,10 +79,13 @@ def run_plainly(model_dir, start, settings, rows):
         ("qwen3", True, "full", {}),
         ("qwen3", True, "ALL", {"use_rslora": True}),
         ("qwen2", True, "ALL", {"use_dora": True}),
+        ("qwen3", True, "ALL", {"trainable_tokens": ("<t5>", "<t77>")}),
+        ("llama", False, "ALL", {"trainable_tokens": ("<t5>", "<t77>")}),
     ],
 )
 def test_a_run_is_the_plain_loop(kit, tmp_path, kind, tied, targets, variant):
     kit.build_model(kind, tie_word_embeddings=tied).save_pretrained(tmp_path / "base")
+    write_vocabulary(tmp_path / "base")
     full = targets == "full"
     settings = kit.build_settings(
         tuning={"sft_type": "full"} if full else {"lora_target_modules": (targets,), **variant},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def read_bytes(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def model_dir(kit, tmp_path_factory):
+def model_dir(kit, tmp_path_factory, tokenizer_folder):
     folder = tmp_path_factory.mktemp("base")
+    shutil.copy(tokenizer_folder / "tokenizer.json", folder)
     kit.build_model(tie_word_embeddings=True).save_pretrained(folder)
     return folder
 
@@ -66,10 +68,15 @@ def settings_of(kit, **training):
     )
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["lora", "dora", "tokens", "full"])
 @pytest.mark.parametrize("moment", ["between steps", "inside a step"])
 def test_interrupted_and_resumed_is_uninterrupted(kit, model_dir, tmp_path, monkeypatch, moment, method):
-    settings = settings_of(kit, sft_type="full" if method == "full" else "lora", use_dora=method == "dora")
+    settings = settings_of(
+        kit,
+        sft_type="full" if method == "full" else "lora",
+        use_dora=method == "dora",
+        trainable_tokens=("<|im_start|>",) if method == "tokens" else (),
+    )
     whole = run(kit, model_dir, tmp_path / "whole", settings)
     assert whole.steps == 9
     assert whole.folder.name == ("model" if method == "full" else "adapter")

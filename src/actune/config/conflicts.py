@@ -53,7 +53,15 @@ def _tuning_notices(tuning: TuningSettings) -> Iterator[str]:
     elif not tuning.bnb_4bit_use_double_quant:
         yield "bnb_4bit_use_double_quant has no effect: quant_bits is not set"
     names = {
-        "full": ("lora_rank", "lora_alpha", "lora_dropout_p", "lora_target_modules", "use_rslora", "use_dora"),
+        "full": (
+            "lora_rank",
+            "lora_alpha",
+            "lora_dropout_p",
+            "lora_target_modules",
+            "use_rslora",
+            "use_dora",
+            "trainable_tokens",
+        ),
         "lora": ("freeze_parameters", "trainable_parameters", "train_routers"),
     }[tuning.sft_type]
     unused = [name for name in names if getattr(tuning, name) != _default(name)]
@@ -114,6 +122,9 @@ def _check_tuning(settings: Settings) -> Iterator[Conflict]:
     if tuning.quant_bits and tuning.sft_type == "full":
         message = "weights in 4 bits cannot be trained; use --sft_type lora, or leave quant_bits out"
         yield Conflict(name="quant_bits", message=message, others=("sft_type",))
+    if tuning.trainable_tokens and tuning.sft_type == "lora" and "ALL+head" in tuning.lora_target_modules:
+        message = "ALL+head puts an adapter on the head, of which trainable_tokens trains rows; use ALL"
+        yield Conflict(name="lora_target_modules", message=message, others=("trainable_tokens",))
 
 
 def _check_monitor(settings: Settings) -> Iterator[Conflict]:

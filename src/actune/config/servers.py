@@ -90,9 +90,12 @@ def _list_refusals(tuning: TuningSettings, architecture: str) -> Iterator[str]:
         return
     if tuning.use_dora:
         yield f"{_VLLM} refuses DoRA; {_MERGE}"
+    if tuning.trainable_tokens:
+        yield f"{_VLLM} refuses adapters with trained rows of tokens; {_MERGE}"
     targets = {name.rpartition(".")[2] for name in tuning.lora_target_modules}
     heads = bool(targets & (_HEADS | {"ALL+head"}))
-    inputs = bool(targets & (_INPUTS | {"ALL", "ALL+head"}))
+    # Where rows of tokens are trained, ALL leaves the embedding out.
+    inputs = bool(targets & (_INPUTS | {"ALL", "ALL+head"})) and not tuning.trainable_tokens
     if architecture and architecture not in _EMBEDDINGS and (inputs or heads):
         yield (
             f"{_VLLM} refuses adapters on the embedding or the head of {architecture}; {_MERGE}, or train the layers of "

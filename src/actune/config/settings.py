@@ -157,6 +157,10 @@ class TuningSettings(Group):
         default=("ALL",),
         description="ALL: every linear layer of the blocks and the input embedding; ALL+head: the LM head too; DEFAULT: query, key and value; or names.",
     )
+    trainable_tokens: tuple[str, ...] = Field(
+        default=(),
+        description="LoRA: tokens of the vocabulary, by their text, whose rows of embedding and head are trained whole; other rows then carry no adapter. Markers that the base has never seen need it. Slower.",
+    )
     freeze_parameters: tuple[str, ...] = Field(
         default=(),
         description="Full fine-tuning: weights that stay as they are, by name, first parts of a name (model.embed_tokens) or glob (model.layers.*.mlp).",

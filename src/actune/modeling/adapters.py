@@ -20,7 +20,9 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import Embedding as LoraEmbedding
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora.variants import DoraLinearVariant
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
@@ -39,11 +41,13 @@ class Variant:
     """What is other than in plain LoRA.
 
     `use_rslora`: scaled by alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732). `use_dora`: a trained length
-    for each row of a weight, and low-rank changes of its direction (arXiv:2402.09353).
+    for each row of a weight, and low-rank changes of its direction (arXiv:2402.09353). `tokens`: ids whose rows of
+    embedding and head are trained whole, in fp32; these two carry no adapter then.
     """
 
     use_rslora: bool = False
     use_dora: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 PLAIN = Variant()
@@ -59,7 +63,11 @@ def attach_adapter(
     seed: int,
     variant: Variant = PLAIN,
 ) -> PeftModel:
-    """Put fresh LoRA adapters on the named modules; base weights are frozen, adapter weights are fp32 and seeded."""
+    """Put fresh LoRA adapters on the named modules; base weights are frozen, adapter weights are fp32 and seeded.
+
+    Raises:
+        ModelError: rows of tokens cannot be trained: the model has none for a token, or its head has a bias.
+    """
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it; fractions are fine
@@ -68,6 +76,7 @@ def attach_adapter(
         bias="none",
         use_rslora=variant.use_rslora,
         use_dora=variant.use_dora,
+        trainable_token_indices=_place_tokens(model, variant.tokens),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -78,7 +87,32 @@ def attach_adapter(
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
+    for module in adapted.modules():
+        if isinstance(module, TrainableTokensLayer):  # of these peft keeps the dtype of the base
+            rows: Any = module.trainable_tokens_delta[_NAME]
+            rows.data = rows.data.float()
     return adapted
+
+
+def _place_tokens(model: PreTrainedModel, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """Return the matrices whose rows are trained, by name; a head that shares the embedding's follows by itself."""
+    if not tokens:
+        return None
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = int(embedding.weight.shape[0])  # type: ignore[union-attr,arg-type,index]
+    if max(tokens) >= rows:
+        raise ModelError(
+            f"token {max(tokens)} has no row in the embedding, which has {rows}",
+            fix="resize the model's embedding (resize_token_embeddings of transformers) and save it",
+        )
+    if getattr(head, "bias", None) is not None:
+        raise ModelError(
+            "rows of tokens cannot be trained: the head of this model has a bias, which peft would leave out",
+            fix="leave out trainable_tokens",
+        )
+    tied = head is None or head.weight is embedding.weight
+    ends = (embedding,) if tied else (embedding, head)
+    return {name: list(tokens) for name, module in model.named_modules() if module in ends}
 
 
 def load_adapter(model: PreTrainedModel, adapter: Path, *, base: Path) -> PeftModel:
@@ -157,10 +191,15 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
     layers: dict[str, Any] = {
         name: module for name, module in inner.named_modules() if isinstance(module, BaseTunerLayer)
     }
+    wrappers = {name: module for name, module in inner.named_modules() if isinstance(module, TrainableTokensWrapper)}
+    _check_tokens(inner)
+    layers = {name: layer for name, layer in layers.items() if not isinstance(layer, TrainableTokensLayer)}
     for name, layer in layers.items():
         _check_plain(name, layer)
     _untie(inner)
     with torch.no_grad():
+        for name, wrapper in wrappers.items():
+            _merge_tokens(inner, name, wrapper)
         for name, layer in layers.items():
             base: Any = layer.get_base_layer()
             base.weight.data = _merge_weight(layer, base.weight.data.float()).to(base.weight.dtype)
@@ -183,6 +222,32 @@ def _check_plain(name: str, layer: BaseTunerLayer) -> None:
             f"{name} carries a {kind.__module__}.{kind.__name__} that is no plain LoRA and no DoRA; it cannot be merged",
             fix="merge it with the tool that made it",
         )
+
+
+def _check_tokens(model: PreTrainedModel) -> None:
+    """Refuse rows that belong to one of embedding and head alone where the two share their matrix."""
+    ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    rows = [end.token_adapter if isinstance(end, TrainableTokensWrapper) else None for end in ends]
+    plain = [end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends]
+    plain = [end if row is None else row.get_base_layer() for end, row in zip(plain, rows, strict=True)]
+    if rows == [None, None] or plain[1] is None or plain[0].weight is not plain[1].weight:
+        return
+    embedding, head = rows
+    if embedding is None or head is None or head.trainable_tokens_delta is not embedding.trainable_tokens_delta:
+        raise ModelError(
+            "embedding and head share a matrix, and the adapter has trained rows of one of the two; it cannot be merged",
+            fix="merge it with the tool that made it",
+        )
+
+
+def _merge_tokens(model: PreTrainedModel, name: str, wrapper: TrainableTokensWrapper) -> None:
+    """Write the rows into the matrix itself; where head and embedding are one, both writes are the same."""
+    layer: Any = wrapper.token_adapter
+    base: Any = layer.get_base_layer()
+    rows = layer.trainable_tokens_delta[_NAME].data.to(base.weight)
+    base.weight.data[torch.tensor(layer.token_indices[_NAME], device=base.weight.device)] = rows
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, base)
 
 
 def _merge_weight(layer: Any, weight: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - of peft, linear or embedding

@@ -52,15 +52,17 @@ class Targets:
     notices: tuple[str, ...] = ()
 
 
-def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
+def resolve_targets(model: PreTrainedModel, names: Sequence[str], *, ends: bool = True) -> Targets:
     """Return the modules that carry adapters.
 
     `ALL`: every linear layer of the blocks and the input embedding, `ALL+head`: the LM head too, `DEFAULT`: query, key
     and value projections, else names; a name stands for each module whose dotted name is it or ends in it. Routers of
-    mixtures of experts are taken only by name.
+    mixtures of experts are taken only by name. Without `ends`, of which rows are trained then, `ALL` leaves the embedding
+    out.
 
     Raises:
-        ConfigError: a name, or the whole setting, matches no module that can carry an adapter.
+        ConfigError: a name, or the whole setting, matches no module that can carry an adapter, or names embedding or
+            head without `ends`.
     """
     modules = dict(model.named_modules())
     candidates = {name: module for name, module in modules.items() if _can_adapt(module)}
@@ -70,6 +72,8 @@ def resolve_targets(model: PreTrainedModel, names: Sequence[str]) -> Targets:
         if not found:
             raise _unmatched(name, modules, candidates)
         chosen |= found
+    if not ends:
+        chosen = _leave_out_ends(model, modules, chosen, names)
     if not chosen:
         raise ConfigError("no LoRA target is named", fix="set lora_target_modules to ALL, DEFAULT or names")
     fused = _fused_experts(model) if {"ALL", "ALL+head"} & set(names) else []
@@ -109,6 +113,21 @@ def _match(
     if name == "ALL+head":
         chosen |= {key for key, module in candidates.items() if module is head}
     return chosen
+
+
+def _leave_out_ends(
+    model: PreTrainedModel, modules: dict[str, nn.Module], chosen: set[str], names: Sequence[str]
+) -> set[str]:
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    left_out = {name for name in chosen if modules[name] in ends}
+    asked = [name for name in names if any(key == name or key.endswith(f".{name}") for key in left_out)]
+    if asked or "ALL+head" in names:
+        raise ConfigError(
+            f"lora_target_modules has {(asked or ['ALL+head'])[0]}, of which trainable_tokens trains whole rows; "
+            "one matrix cannot have both",
+            fix="leave it out of lora_target_modules, or leave out trainable_tokens",
+        )
+    return chosen - left_out
 
 
 def _can_adapt(module: nn.Module) -> bool:

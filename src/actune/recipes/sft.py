@@ -33,6 +33,7 @@ from actune.recipes.monitoring import Monitor, plan_monitor
 from actune.recipes.probes import make_probe
 from actune.recipes.writing import stderr
 from actune.render.encoder import Encoder
+from actune.render.named_tokens import find_tokens
 from actune.training.trackers import require_trackers
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     require_trackers(settings.monitor.report_to)
     model_dir = find_model(settings)
     encoder = load_encoder(settings, model_dir, date)
+    find_tokens(encoder.renderer.tokenizer, settings.tuning.trainable_tokens, "trainable_tokens")
     serving = serving_notices(settings.tuning, model_dir)
     for notice in (*encoder.renderer.notices(), *serving):
         console.print(f"note: {notice}", markup=False)

@@ -177,7 +177,9 @@ def _cost_of_module(name: str, module: nn.Module, config: object) -> int:
     """Return the cost of a token in the weights that lie in a module itself."""
     if isinstance(module, nn.Linear):  # 4-bit weights are stored in another shape
         return module.in_features * module.out_features * (6 if module.weight.requires_grad else 4)
-    if isinstance(module, nn.Embedding) or name.endswith("lora_embedding_A"):  # looked up, not multiplied
+    if isinstance(module, nn.Embedding) or name.endswith(
+        ("lora_embedding_A", "tokens_delta")
+    ):  # looked up, not multiplied
         return 0
     cost = 0
     for weight in module.parameters(recurse=False):

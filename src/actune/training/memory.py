@@ -6,9 +6,11 @@ The model counts what has to be kept at the same time; `benchmarks/memory.py` se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -58,6 +60,11 @@ class StepMemory:
         weights = list(model.parameters())
         trained = sum(_count(weight) for weight in weights if weight.requires_grad)
         adapted = isinstance(model, PeftModel)
+        # Rows of tokens are written into a copy of their matrix, whose gradient is formed as a whole.
+        copied: list[Any] = [
+            layer.get_base_layer() for layer in model.modules() if isinstance(layer, TrainableTokensLayer)
+        ]
+        copies = sum(2 * layer.weight.numel() * layer.weight.element_size() for layer in copied)
         hidden = int(config.hidden_size)
         wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         heads = int(getattr(config, "num_attention_heads", None) or 1)
@@ -71,7 +78,7 @@ class StepMemory:
         vocabulary = int(config.vocab_size)
         device = next(model.parameters()).device
         return cls(
-            fixed=sum(_count(weight) * weight.element_size() for weight in weights) + 12 * trained,
+            fixed=sum(_count(weight) * weight.element_size() for weight in weights) + 12 * trained + copies,
             layer=layer,
             layers=int(config.num_hidden_layers),
             hidden=hidden * compute.itemsize,

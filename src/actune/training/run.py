@@ -19,6 +19,8 @@ from actune.modeling.isolation import prepare_packing
 from actune.modeling.load import load_model, pick_dtype
 from actune.modeling.quantize import Quantization, count_weights
 from actune.modeling.targets import resolve_targets, summarise
+from actune.render.named_tokens import find_tokens
+from actune.render.tokenizer import TextTokenizer
 from actune.render.tree import TokenTree
 from actune.training.dealing import plan_run
 from actune.training.job import Job, TrainResult
@@ -137,8 +139,15 @@ def _decide_decoder(
 
 def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Callable[[str], None]) -> nn.Module:
     tuning = settings.tuning
-    targets = resolve_targets(model, tuning.lora_target_modules)
+    tokens = (
+        find_tokens(TextTokenizer.from_folder(model_dir), tuning.trainable_tokens, "trainable_tokens")
+        if tuning.trainable_tokens
+        else ()
+    )
+    targets = resolve_targets(model, tuning.lora_target_modules, ends=not tokens)
     say(f"LoRA on {len(targets.modules)} modules: {summarise(targets.modules)}")
+    if tokens:
+        say(f"Rows of {len(tokens)} tokens are trained in embedding and head, which carry no adapter.")
     for notice in targets.notices:
         say(f"Note: {notice}.")
     # What peft, vLLM and others load the base from: the hub id where one was given, else the folder.
@@ -152,7 +161,7 @@ def _adapt(model: PreTrainedModel, settings: Settings, model_dir: Path, say: Cal
         alpha=tuning.lora_alpha,
         dropout=tuning.lora_dropout_p,
         seed=settings.training.seed,
-        variant=Variant(use_rslora=tuning.use_rslora, use_dora=tuning.use_dora),
+        variant=Variant(use_rslora=tuning.use_rslora, use_dora=tuning.use_dora, tokens=tokens),
     )
 
 

@@ -27,6 +27,7 @@ def notices(folder, architecture, **tuning):
         ("CohereForCausalLM", {}, None),
         ("GPT2LMHeadModel", {"lora_target_modules": ("DEFAULT",)}, "without adapters"),
         ("Qwen3ForCausalLM", {"use_dora": True}, "refuses DoRA"),
+        ("Qwen2ForCausalLM", {"trainable_tokens": ("<a>",)}, "refuses adapters with trained rows of tokens"),
         ("Qwen3ForCausalLM", {"lora_rank": 200}, "--max-lora-rank 256"),
         ("Qwen3ForCausalLM", {"lora_rank": 513}, "up to rank 512"),
         ("Qwen2ForCausalLM", {"sft_type": "full", "use_dora": True}, None),

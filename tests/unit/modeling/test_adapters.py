@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Con
 
 from actune.core.errors import CheckpointError, ModelError
 from actune.modeling import adapters
-from actune.modeling.adapters import PLAIN, Variant, attach_adapter, merge_adapter, save_adapter, unwrap
+from actune.modeling.adapters import PLAIN, Variant, attach_adapter, merge_adapter, quiet_peft, save_adapter, unwrap
 from actune.modeling.targets import resolve_targets
 
 torch.set_num_threads(1)
@@ -96,6 +96,73 @@ def test_saved_adapter_and_saved_merge_have_the_logits_of_the_trained_model(tmp_
     torch.testing.assert_close(logits(reloaded), wanted, rtol=1e-5, atol=1e-5)
     assert reloaded.config.tie_word_embeddings is False
     assert not any("lora" in name for name, _ in reloaded.named_parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
+def test_rows_of_tokens_are_trained_in_embedding_and_head_saved_and_merged(tmp_path, kind, tied):
+    tokens = (4, 9, 100)
+    base = base_in(tmp_path / "base", kind, tied)
+    ends = [base.get_input_embeddings().weight.detach().clone(), base.get_output_embeddings().weight.detach().clone()]
+    modules = resolve_targets(base, ["ALL"], ends=False).modules
+    model = attach_adapter(base, modules=modules, rank=4, alpha=8, dropout=0.0, seed=3, variant=Variant(tokens=tokens))
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    rows = {name: weight for name, weight in trained.items() if "lora_" not in name}
+    assert [tuple(weight.shape) for weight in rows.values()] == [(3, 32)] * (1 if tied else 2)
+
+    with torch.no_grad():
+        for number, weight in enumerate(trained.values()):
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+    wanted = logits(model.eval())
+    changed = (wanted - logits(AutoModelForCausalLM.from_pretrained(tmp_path / "base"))).abs().amin(dim=(0, 1))
+    assert changed[list(tokens)].min() > 0
+    save_adapter(model, tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert sum(tensor.numel() for name, tensor in stored.items() if "lora_" not in name) == len(rows) * 3 * 32
+    with quiet_peft():
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    assert torch.equal(logits(loaded), wanted)
+
+    merged = merge_adapter(model)
+    torch.testing.assert_close(logits(merged), wanted, rtol=1e-5, atol=1e-5)
+    merged.save_pretrained(tmp_path / "merged")
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    torch.testing.assert_close(logits(reloaded), wanted, rtol=1e-5, atol=1e-5)
+    assert reloaded.config.tie_word_embeddings is tied
+    others = [row for row in range(128) if row not in tokens]
+    for end, before in zip((reloaded.get_input_embeddings(), reloaded.get_output_embeddings()), ends, strict=True):
+        assert torch.equal(end.weight[others], before[others])
+
+
+def test_rows_of_tokens_are_fp32_on_a_base_that_is_not(tmp_path):
+    base_in(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    rows = base.get_input_embeddings().weight[[4, 9]].clone()
+    options = {"modules": ["q_proj"], "rank": 2, "alpha": 4, "dropout": 0, "seed": 0}
+    model = attach_adapter(base, **options, variant=Variant(tokens=(4, 9)))
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert all(weight.dtype == torch.float32 for weight in trained.values())
+    found = next(weight for name, weight in trained.items() if "trainable_tokens" in name)
+    assert torch.equal(found, rows.float())
+    assert logits(model).dtype == torch.bfloat16
+
+
+def test_rows_that_cannot_be_trained_are_refused(tmp_path):
+    options = {"modules": ["q_proj"], "rank": 2, "alpha": 4, "dropout": 0, "seed": 0}
+    with pytest.raises(ModelError, match="token 128 has no row in the embedding, which has 128"):
+        attach_adapter(base_in(tmp_path / "base"), **options, variant=Variant(tokens=(3, 128)))
+    model = base_in(tmp_path / "base", tied=False)
+    model.lm_head.bias = torch.nn.Parameter(torch.ones(128))
+    with pytest.raises(ModelError, match="head of this model has a bias"):
+        attach_adapter(model, **options, variant=Variant(tokens=(3,)))
+
+
+@pytest.mark.parametrize("rows", [{"lm_head": [3]}, {"embed_tokens": [3], "lm_head": [4]}])
+def test_rows_of_one_side_of_a_shared_matrix_are_not_merged(tmp_path, rows):
+    config = peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM", trainable_token_indices=rows)
+    with pytest.raises(ModelError, match="trained rows of one of the two"):
+        merge_adapter(peft.get_peft_model(base_in(tmp_path / "base"), config))
 
 
 def test_merge_without_embedding_stays_tied(tmp_path):

@@ -42,6 +42,16 @@ def test_all_and_head(model):
     assert extra == {"lm_head"}
 
 
+def test_where_rows_are_trained_embedding_and_head_carry_no_adapter(model):
+    everything = set(resolve_targets(model, ["ALL"]).modules)
+    targets = resolve_targets(model, ["ALL"], ends=False)
+    assert set(targets.modules) == everything - {"model.embed_tokens"}
+    assert "embed_tokens" not in targets.names
+    for names in (["ALL+head"], ["q_proj", "embed_tokens"], ["ALL", "lm_head"]):
+        with pytest.raises(ConfigError, match=f"lora_target_modules has {names[-1].replace('+', '.')}, of which"):
+            resolve_targets(model, names, ends=False)
+
+
 def test_default_is_query_key_value(model):
     leaves = {name.rpartition(".")[2] for name in resolve_targets(model, ["DEFAULT"]).modules}
     assert leaves == {"q_proj", "k_proj", "v_proj"}
