@@ -80,7 +80,7 @@ def run_plainly(model_dir, start, settings, rows):
         ("qwen3", True, "ALL", {"use_rslora": True}),
         ("qwen2", True, "ALL", {"use_dora": True}),
         ("qwen3", True, "ALL", {"trainable_tokens": ("<t5>", "<t77>")}),
-        ("llama", False, "ALL", {"trainable_tokens": ("<t5>", "<t77>")}),
+        ("qwen2", False, "ALL", {"trainable_tokens": ("<t5>", "<t77>")}),
     ],
 )
 def test_a_run_is_the_plain_loop(kit, tmp_path, kind, tied, targets, variant):
