@@ -87,10 +87,6 @@ def attach_adapter(
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
-    for module in adapted.modules():
-        if isinstance(module, TrainableTokensLayer):  # of these peft keeps the dtype of the base
-            rows: Any = module.trainable_tokens_delta[_NAME]
-            rows.data = rows.data.float()
     return adapted
 
 
