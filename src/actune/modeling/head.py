@@ -17,8 +17,9 @@ from torch import Tensor
 from actune.data.pack import Batch
 from actune.modeling.fused.projection import Pass, Projection
 
-# Bytes of fp32 logits at once: on the CPU some dozen rows of a large vocabulary; an accelerator wants large products.
-_CHUNK_BYTES = {"cpu": 48 * 2**20}
+# Bytes of fp32 logits at once: on the CPU some hundred rows of a large vocabulary, of 48, 128 and 256 MB what measured
+# fastest (152k tokens); an accelerator wants large products.
+_CHUNK_BYTES = {"cpu": 128 * 2**20}
 _CHUNK_BYTES_DEVICE = 1536 * 2**20
 
 
@@ -79,24 +80,33 @@ class HeadLoss(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         d_hidden = torch.empty_like(hidden) if wanted else None
         loss = hidden.new_zeros((), dtype=torch.float32)
-        size = max(16, chunk_bytes(hidden.device) // (4 * projection.outputs))
+        size = max(1, min(max(16, chunk_bytes(hidden.device) // (4 * projection.outputs)), len(hidden)))
+        # Two buffers for all chunks: new ones would cost a page fault for each page.
+        logits = hidden.new_empty(size, projection.outputs)
+        logs = torch.empty_like(logits, dtype=torch.float32)
+        position = torch.zeros(len(hidden), device=hidden.device).index_add_(0, targets.rows, targets.weights)
         for start in range(0, len(hidden), size):
             stop = min(start + size, len(hidden))
             wide = run.room(stop - start)
             wide[:, : hidden.shape[1]] = hidden[start:stop]
             kept = run.draw(stop - start)
-            logits = run.multiply(run.widen(wide, kept))
+            rough = run.multiply(run.widen(wide, kept), out=logits[: stop - start])
             low, high = int(targets.first[start]), int(targets.first[stop])
             rows, ids, weights = targets.rows[low:high] - start, targets.ids[low:high], targets.weights[low:high]
-            logs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-            del logits
-            loss -= (logs[rows, ids] * weights).sum()
+            exact = logs[: stop - start]
+            torch.ops.aten._log_softmax.out(
+                rough if rough.dtype == exact.dtype else rough.float(), -1, False, out=exact
+            )
+            loss -= (exact[rows, ids] * weights).sum()
             if d_hidden is not None:
-                # d loss / d logits = (weight of the position) x softmax - (weight of the target at its token)
-                d_logits = logs.exp_()
-                d_logits *= torch.zeros(stop - start, device=hidden.device).index_add_(0, rows, weights)[:, None]
-                d_logits.view(-1).index_add_(0, rows * projection.outputs + ids, -weights)
-                d_hidden[start:stop] = run.reverse(d_logits.to(hidden.dtype), wide, kept)
+                # d loss / d logits = (weight of the position) x (softmax - share of the target at its token)
+                d_logits = exact.exp_()
+                whole = position[start:stop, None]
+                d_logits.view(-1).index_add_(0, rows * projection.outputs + ids, -weights / position[start:stop][rows])
+                if projection.adapters:
+                    d_hidden[start:stop] = run.reverse((d_logits * whole).to(hidden.dtype), wide, kept)
+                else:
+                    torch.mul(run.reverse(d_logits.to(hidden.dtype), wide, kept), whole, out=d_hidden[start:stop])
         ctx.d_hidden, ctx.found = d_hidden, run.gradients()
         return loss
 

@@ -119,10 +119,10 @@ class Pass:
             wide[:, self.projection.inputs :] = _drop(inputs, kept, self.dropout) @ self.downs.T
         return wide
 
-    def multiply(self, wide: Tensor) -> Tensor:
-        """Return the outputs [rows, out] of a widened input."""
+    def multiply(self, wide: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the outputs [rows, out] of a widened input, written into `out` if that is given."""
         weight, bias = self.projection.weight, self.projection.bias
-        return wide @ weight.T if bias is None else torch.addmm(bias, wide, weight.T)
+        return torch.mm(wide, weight.T, out=out) if bias is None else torch.addmm(bias, wide, weight.T, out=out)
 
     def reverse(self, gradient: Tensor, wide: Tensor, kept: Tensor | None) -> Tensor:
         """Return the gradient of the inputs [rows, in] for that of the outputs; adds to the adapters' gradients."""
