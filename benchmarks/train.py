@@ -42,7 +42,7 @@ def main() -> int:
         raise SystemExit(f"unknown peers: {', '.join(sorted(unknown))}; known: {', '.join(RECIPES)}")
     names = [*options.track.split(",")]
     if names == ["all"]:
-        names = ["defaults", "best", "ids", "tree"]
+        names = ["defaults", "best", "best-bf16", "ids", "tree"]
     if "ids" in names and "trl" not in named:
         named.append("trl")
     made = {peer: make_venv(peer, options.venvs.resolve()) for peer in named}
@@ -66,7 +66,7 @@ def parse() -> argparse.Namespace:
     shared = HERE.parent.parent / "shared"
     add = parser.add_argument
     add("--peers", default=",".join(RECIPES), help="peers to compare with, by commas (default: all)")
-    add("--track", default="defaults,best", help="see above; all = defaults,best,ids,tree")
+    add("--track", default="defaults,best", help="see above; all = defaults,best,best-bf16,ids,tree")
     add("--actune", default="defaults,no-dropout", help=f"actune's configurations: {', '.join(CONFIGS['actune'])}")
     add("--model", choices=("small", "wide"), default="small", help="6,400 or 151,936 tokens of vocabulary")
     add("--steps", type=int, default=5, help="optimiser steps, the warm-up included (default 5)")
@@ -86,6 +86,8 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=2, help="OMP and MKL threads of every process")
     add("--repeat", type=int, default=1, help="rounds, one run of each a round")
     add("--turns", type=int, default=8, help="user turns of a row in the track tree")
+    add("--batch", type=int, help="rows of a forward pass of peers at most, where their default needs too much memory")
+    add("--memory", type=float, default=18, help="GB at which a run is ended (default 18)")
     add("--limit", type=float, default=3600, help="seconds after which a run is ended")
     add("--data", type=Path, default=shared / "data/agent/doraemon_msagent.jsonl", help="rows in the ms-agent format")
     add("--tokenizers", type=Path, default=shared / "assets/tokenizers", help="folder with minimind and qwen3")
@@ -184,10 +186,17 @@ def run_one(
     peer, name = which
     out.parent.mkdir(parents=True, exist_ok=True)
     tracks.clear(out)
-    command = make_command(peer, CONFIGS[peer][name], work, python_of(peer, made), out)
-    raw = run(command, out.with_suffix(".log"), threads=options.threads, limit=options.limit)
+    config = dict(CONFIGS[peer][name])
+    batch = config.get("per_device_train_batch_size")
+    if options.batch and isinstance(batch, int):
+        config["per_device_train_batch_size"] = min(batch, options.batch)
+    command = make_command(peer, config, work, python_of(peer, made), out)
+    log = out.with_suffix(".log")
+    raw = run(command, log, threads=options.threads, limit=options.limit, memory=options.memory * 1e9)
+    if raw.peak > options.memory * 1e9:
+        return None, f"ended at {raw.peak / 1e9:.1f} GB (--memory {options.memory:g}), after {len(raw.steps)} steps"
     if raw.code or len(raw.steps) <= options.warm_up:
-        return None, f"exit code {raw.code} after {len(raw.steps)} steps, see {out.with_suffix('.log')}"
+        return None, f"exit code {raw.code} after {len(raw.steps)} steps, see {log}"
     rows = work.rows - tracks.count_lines(out / "quarantine.jsonl") if peer == "actune" else None
     return summarise(raw, warm_up=options.warm_up, counter=counter, longest=work.max_length, rows=rows), ""
 

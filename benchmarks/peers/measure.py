@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import threading
@@ -72,8 +73,11 @@ class Figures:
     norms: list[float]
 
 
-def run(command: Command, log: Path, *, threads: int, limit: float) -> Raw:
-    """Run a command to its end; its output goes to `log`, its events to a file beside it."""
+def run(command: Command, log: Path, *, threads: int, limit: float, memory: float) -> Raw:
+    """Run a command to its end; its output goes to `log`, its events to a file beside it.
+
+    It is killed after `limit` seconds, or when it and its children have more than `memory` bytes.
+    """
     events = log.with_suffix(".events")
     events.unlink(missing_ok=True)
     environment = {
@@ -99,12 +103,12 @@ def run(command: Command, log: Path, *, threads: int, limit: float) -> Raw:
             start_new_session=True,
         )
         peak: list[int] = [0]
-        watcher = threading.Thread(target=_watch_memory, args=(process, peak), daemon=True)
+        watcher = threading.Thread(target=_watch_memory, args=(process, peak, memory), daemon=True)
         watcher.start()
         try:
             code = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
         watcher.join()
     steps, first = _read_events(events, began)
@@ -171,11 +175,13 @@ def _read_events(path: Path, began: float) -> tuple[list[Step], float | None]:
     return steps, first
 
 
-def _watch_memory(process: subprocess.Popen[bytes], peak: list[int]) -> None:
-    """Note the most memory that a process and its descendants had at one time, in bytes."""
+def _watch_memory(process: subprocess.Popen[bytes], peak: list[int], most: float) -> None:
+    """Note the most memory that a process and its descendants had at one time, in bytes; above `most` end them."""
     page = os.sysconf("SC_PAGE_SIZE")
     while process.poll() is None:
         peak[0] = max(peak[0], sum(_resident(number) for number in _family(process.pid)) * page)
+        if peak[0] > most:
+            os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.2)
 
 

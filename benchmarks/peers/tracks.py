@@ -194,7 +194,7 @@ def compare_tree(work: Work, options: argparse.Namespace) -> dict[str, dict[str,
 
 
 def _run(command: Command, log: Path, options: argparse.Namespace) -> Raw:
-    raw = run(command, log, threads=options.threads, limit=options.limit)
+    raw = run(command, log, threads=options.threads, limit=options.limit, memory=options.memory * 1e9)
     if raw.code or len(raw.steps) <= options.warm_up:
         raise SystemExit(f"exit code {raw.code} after {len(raw.steps)} steps, see {log}")
     return raw
