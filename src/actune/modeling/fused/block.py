@@ -18,7 +18,8 @@ from torch import Tensor
 
 from actune.modeling.fused.projection import Pass, Projection, gather_parameters
 
-# Bytes of one chunk's widest intermediates on the CPU; about what measured fastest on 1 MiB of L2 and shared L3.
+# Bytes of one chunk's widest intermediates on the CPU: a few times a core's cache of the second level, so that they stay in the
+# third, and enough rows for a large product.
 _CHUNK_BYTES = 6 * 2**20
 
 
