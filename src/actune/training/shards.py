@@ -49,11 +49,18 @@ def wants_shards(settings: Settings, model: nn.Module, ranks: Ranks) -> bool:
         return False
     if settings.training.fsdp == "true" or ranks.device.type == "cpu":
         return settings.training.fsdp == "true"
+    # The smallest device decides for all: processes with different answers would wait for each other for ever.
+    return ranks.sum([float(_is_filled(model, ranks.device))])[0] > 0
+
+
+def _is_filled(model: nn.Module, device: torch.device) -> bool:
+    """Whether weights, and gradients and moments of the trained ones, would take too much of a device."""
     try:
-        _, total = torch.accelerator.get_memory_info(ranks.device)
+        _, total = torch.accelerator.get_memory_info(device)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
-    return _BYTES * sum(weight.numel() for weight in model.parameters()) > _FIXED_SHARE * total
+    needed = sum(weight.numel() * (_BYTES if weight.requires_grad else 4) for weight in model.parameters())
+    return needed > _FIXED_SHARE * total
 
 
 def shard(model: PreTrainedModel, ranks: Ranks) -> None:
@@ -61,7 +68,7 @@ def shard(model: PreTrainedModel, ranks: Ranks) -> None:
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     kinds = set(getattr(model, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__ in kinds]
-    for module in (*layers, model):
+    for module in (*reversed(layers), model):  # what lies inside comes first
         # The root too: a forward pass without backward, as in evaluation, would leave whole weights behind.
         sharded: Any = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         # Losses are divided by the sum over all processes already, so gradients are sums.
