@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from actune.data.pack import pack, unroll
 from actune.modeling.adapters import attach_adapter
 from actune.modeling.fused.decoder import Decoder
-from actune.modeling.fused.projection import draw_kept, round_share
+from actune.modeling.fused.projection import Projection, draw_kept, round_share
 from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.targets import resolve_targets
@@ -262,6 +262,26 @@ def test_a_head_on_supervised_positions_is_the_head_on_all(kit):
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     assert results[0][1] == results[1][1] == pytest.approx(float(batch.target_weights.sum()))
     close(results[0][2], results[1][2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_the_head_is_that_of_all_logits_at_once(dtype, monkeypatch):
+    from actune.modeling import head
+
+    monkeypatch.setattr(head, "chunk_bytes", lambda _: 0)  # the least rows a chunk
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 300, bias=False).to(dtype).requires_grad_(False)
+    hidden = torch.randn(50, 24, dtype=dtype, requires_grad=True)
+    rows = torch.arange(50).repeat_interleave(2)
+    ids = torch.stack([torch.arange(50), torch.arange(50) + 100], dim=1).reshape(-1)
+    weights = torch.rand(100) + 0.1
+    targets = head.Targets(rows=rows, ids=ids, weights=weights, first=np.arange(51) * 2)
+    found = head.HeadLoss.apply(hidden, Projection([layer], [], 0.0), targets, True)
+    logs = torch.log_softmax(layer(hidden).float(), dim=-1)
+    wanted = -(logs[rows, ids] * weights).sum()
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    one, other = (torch.autograd.grad(loss, hidden)[0].float() for loss in (found, wanted))
+    assert float((one - other).norm() / other.norm()) < (1e-6 if dtype == torch.float32 else 1e-2)
 
 
 def test_token_weights_scale_gradients(kit):

@@ -94,9 +94,7 @@ class HeadLoss(torch.autograd.Function):
             low, high = int(targets.first[start]), int(targets.first[stop])
             rows, ids, weights = targets.rows[low:high] - start, targets.ids[low:high], targets.weights[low:high]
             exact = logs[: stop - start]
-            torch.ops.aten._log_softmax.out(
-                rough if rough.dtype == exact.dtype else rough.float(), -1, False, out=exact
-            )
+            _write_logs(rough, exact)
             loss -= (exact[rows, ids] * weights).sum()
             if d_hidden is not None:
                 # d loss / d logits = (weight of the position) x (softmax - share of the target at its token)
@@ -104,9 +102,11 @@ class HeadLoss(torch.autograd.Function):
                 whole = position[start:stop, None]
                 d_logits.view(-1).index_add_(0, rows * projection.outputs + ids, -weights / position[start:stop][rows])
                 if projection.adapters:
-                    d_hidden[start:stop] = run.reverse((d_logits * whole).to(hidden.dtype), wide, kept)
-                else:
-                    torch.mul(run.reverse(d_logits.to(hidden.dtype), wide, kept), whole, out=d_hidden[start:stop])
+                    d_logits *= whole
+                if rough.dtype != exact.dtype:
+                    d_logits = rough.copy_(d_logits)
+                back = run.reverse(d_logits, wide, kept)
+                d_hidden[start:stop] = back if projection.adapters else back * whole
         ctx.d_hidden, ctx.found = d_hidden, run.gradients()
         return loss
 
@@ -117,3 +117,15 @@ class HeadLoss(torch.autograd.Function):
         assert ctx.d_hidden is not None
         found = [part if part is None else part * gradient.to(part.dtype) for part in ctx.found]
         return ctx.d_hidden * gradient.to(ctx.d_hidden.dtype), None, None, None, *found
+
+
+def _write_logs(logits: Tensor, out: Tensor) -> None:
+    """Write the logarithms of the softmax of logits [n, V] into `out`, fp32."""
+    kernel = torch.ops.aten._log_softmax.out
+    if logits.dtype == out.dtype:
+        kernel(logits, -1, False, out=out)
+    elif logits.device.type == "cpu":
+        # In place: the kernel of the CPU reads a row for its maximum and sum before it writes it.
+        kernel(out.copy_(logits), -1, False, out=out)
+    else:
+        out.copy_(torch.log_softmax(logits, dim=-1, dtype=torch.float32))
