@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -295,7 +296,9 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(model: Path, tmp_path: Pa
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert sft(model, whole, *flags) == 0
     command = [sys.executable, "-m", "actune", *command_line(model, broken, *flags)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The same thread count, whatever other tests left this process with: sums depend on it.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         wait_for(broken / "checkpoint-4" / "state.json")
     finally:
