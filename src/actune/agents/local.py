@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +25,7 @@ from actune.agents.kv import Batch, Layers, PrefixStore, build_cache, read_cache
 from actune.agents.sampling import Chooser, choose_tokens
 from actune.agents.stopping import Output
 from actune.core.errors import ConfigError, ModelError
-from actune.modeling.adapters import load_adapter, unwrap
-from actune.modeling.load import load_model, pick_device, pick_dtype
-from actune.modeling.quantize import read_quantization
+from actune.modeling.adapters import unwrap
 from actune.render.tokenizer import TextTokenizer
 
 # Logits that a scoring pass may hold at once, in positions: 2048 of a vocabulary of 150,000 are 1.2 GB in fp32.
@@ -406,52 +403,6 @@ class LocalEngine:
             if not gap <= bound:
                 return f"a row in a batch differs from the same row alone by {gap:.1e} (at most {bound:.0e})"
         return None
-
-
-def load_engine(
-    model_dir: Path,
-    adapter: Path | None = None,
-    *,
-    dtype: str = "AUTO",
-    batch_size: int = 8,
-    cache_tokens: int = 16_384,
-    trust_remote_code: bool = False,
-    base_of: Path | None = None,
-) -> LocalEngine:
-    """Load a model folder, with an adapter if there is one, on the device that torch finds.
-
-    A base that was quantised for the adapter is quantised again; so is the base alone with `base_of`, the folder of an
-    adapter that is not put on it.
-
-    Raises:
-        ModelError, ConfigError: something cannot be loaded; the message says what and why.
-    """
-    device = pick_device()
-    tokenizer = TextTokenizer.from_folder(model_dir)
-    trained = adapter if adapter is not None else base_of
-    quantization = read_quantization(trained) if trained is not None else None
-    if quantization is not None and pick_dtype(dtype, device) != quantization.torch_dtype:
-        dtype = _agree(dtype, quantization.dtype)
-    base = load_model(
-        model_dir,
-        dtype=pick_dtype(dtype, device),
-        device=device,
-        trust_remote_code=trust_remote_code,
-        quantization=quantization,
-    )
-    model = base if adapter is None else load_adapter(base, adapter, base=model_dir)
-    return LocalEngine(model, tokenizer, batch_size=batch_size, cache_tokens=cache_tokens)
-
-
-def _agree(dtype: str, trained: str) -> str:
-    """Return the name of the dtype that a quantised base has to be loaded in: weights round to others in another."""
-    wanted = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[trained]
-    if dtype not in ("AUTO", wanted):
-        raise ConfigError(
-            f"the adapter was trained on a base quantised from {trained}; --dtype {dtype} would give another base",
-            fix=f"use --dtype {wanted}, or leave it out",
-        )
-    return wanted
 
 
 def _find_span(sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[int, int]:

@@ -85,6 +85,7 @@ class HeadLoss(torch.autograd.Function):
         logits = hidden.new_empty(size, projection.outputs)
         logs = torch.empty_like(logits, dtype=torch.float32)
         position = torch.zeros(len(hidden), device=hidden.device).index_add_(0, targets.rows, targets.weights)
+        position.clamp_min_(torch.finfo(position.dtype).tiny)  # where nothing counts, no division by 0
         for start in range(0, len(hidden), size):
             stop = min(start + size, len(hidden))
             wide = run.room(stop - start)
@@ -115,8 +116,10 @@ class HeadLoss(torch.autograd.Function):
         """Scale what the forward pass formed."""
         (gradient,) = gradients
         assert ctx.d_hidden is not None
-        found = [part if part is None else part * gradient.to(part.dtype) for part in ctx.found]
-        return ctx.d_hidden * gradient.to(ctx.d_hidden.dtype), None, None, None, *found
+        # In fp32: the gradient is 1 / (sum of weights), which half precision would round for the whole step alike.
+        formed = (ctx.d_hidden, *ctx.found)
+        d_hidden, *found = (part if part is None else (part.float() * gradient).to(part.dtype) for part in formed)
+        return d_hidden, None, None, None, *found
 
 
 def _write_logs(logits: Tensor, out: Tensor) -> None:

@@ -72,7 +72,7 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     refuse_no_model(folder, weights=True)
     for notice in encoder.renderer.notices():
         stderr().print(f"note: {notice}", markup=False)
-    from actune.agents.local import load_engine
+    from actune.agents.loading import load_engine
 
     engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
     if engine.fault is not None and choice.batch_size > 1:

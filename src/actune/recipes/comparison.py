@@ -163,7 +163,7 @@ def compare_run(
     if not plan.items:
         say("Nothing is held out, so there is nothing to compare.")
         return None
-    from actune.agents.local import load_engine
+    from actune.agents.loading import load_engine
     from actune.training.metrics import read_peak_memory
 
     run = read_run(folder)

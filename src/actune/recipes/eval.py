@@ -84,7 +84,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     console = stderr()
     for notice in encoder.renderer.notices():
         console.print(f"note: {notice}", markup=False)
-    from actune.agents.local import load_engine
+    from actune.agents.loading import load_engine
 
     engine = load_engine(folder, trained, dtype=dtype, batch_size=batch_size, base_of=base_of)
     scores = _measure(items, engine, encoder, max_tokens, console)

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from actune.agents.engine import Request, Sampling
-from actune.agents.local import LocalEngine, load_engine
+from actune.agents.loading import load_engine
+from actune.agents.local import LocalEngine
 from actune.core.errors import ConfigError, ModelError
 from actune.modeling.adapters import attach_adapter, save_adapter
 from actune.render.dialects import Stops

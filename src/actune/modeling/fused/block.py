@@ -25,9 +25,9 @@ _CHUNK_BYTES = 6 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm:
-    """RMSNorm with a weight [size] (None: none)."""
+    """RMSNorm with a weight [size]."""
 
-    weight: Tensor | None
+    weight: Tensor
     epsilon: float
 
 
@@ -77,11 +77,11 @@ class ProjectHeads(torch.autograd.Function):
         value = torch.empty_like(key)
         raw, masks = [], []
         for part in spec.parts(asked is None):
-            rows = asked if part.queries and asked is not None else None
+            rows = part.rows(asked)
             source, c, s = (hidden, cos, sin) if rows is None else (hidden[rows], cos[rows], sin[rows])
             run = Pass(part.projection, training=training)
             kept_raw = hidden.new_empty(len(source), part.rotated) if spec.normalises else None
-            for chunk in chunk_rows(len(source), 2 * part.projection.outputs + 2 * source.shape[1], source.device):
+            for chunk in chunk_rows(len(source), part.width, source.device):
                 wide = run.room(chunk.stop - chunk.start)
                 normalise(source[chunk], spec.norm, wide[:, : source.shape[1]])
                 kept = run.draw(len(wide))
@@ -104,11 +104,11 @@ class ProjectHeads(torch.autograd.Function):
         d_hidden: Tensor | None = None
         found: list[Tensor | None] = []
         for part, raw in zip(spec.parts(asked is None), raws, strict=True):
-            rows = asked if part.queries and asked is not None else None
+            rows = part.rows(asked)
             source, c, s = (hidden, cos, sin) if rows is None else (hidden[rows], cos[rows], sin[rows])
             run = Pass(part.projection, training=ctx.training)
             d_source = torch.empty_like(source)
-            for chunk in chunk_rows(len(source), 2 * part.projection.outputs + 2 * source.shape[1], source.device):
+            for chunk in chunk_rows(len(source), part.width, source.device):
                 d_out = part.collect(
                     chunk, gradients, raw[chunk] if raw is not None else None, c[chunk], s[chunk], spec.heads
                 )
@@ -136,6 +136,15 @@ class Part:
     queries: bool
     keys: bool
     rotated: int
+
+    @property
+    def width(self) -> int:
+        """About how many numbers a row of intermediates has."""
+        return 2 * (self.projection.inputs + self.projection.outputs)
+
+    def rows(self, asked: Tensor | None) -> Tensor | None:
+        """Return which rows of the hidden states are projected (None: all)."""
+        return asked if self.queries else None
 
     def spread(
         self, out: Tensor, chunk: slice, results: tuple[Tensor, Tensor, Tensor], c: Tensor, s: Tensor, heads: Heads
@@ -311,24 +320,27 @@ class FinishSpec:
 
 def normalise(inputs: Tensor, norm: Norm, out: Tensor) -> Tensor:
     """Write RMSNorm of the last dimension into `out`; return 1 / root mean square [..., 1] in fp32."""
-    exact = inputs if inputs.dtype == torch.float32 else inputs.float()
-    scale = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_()
-    scale = scale.div_(inputs.shape[-1]).add_(norm.epsilon).rsqrt_()
+    exact = inputs.float()
+    scale = _measure(exact, norm)
     if inputs.dtype == torch.float32:
         torch.mul(exact, scale, out=out)
     else:
         out.copy_(exact.mul_(scale))
-    if norm.weight is not None:
-        out.mul_(norm.weight)
+    out.mul_(norm.weight)
     return scale
+
+
+def _measure(inputs: Tensor, norm: Norm) -> Tensor:
+    """Return 1 / root mean square of the last dimension [..., 1]; inputs are fp32."""
+    scale = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True).square_()
+    return scale.div_(inputs.shape[-1]).add_(norm.epsilon).rsqrt_()
 
 
 def reverse_norm(gradient: Tensor, inputs: Tensor, scale: Tensor, norm: Norm, out: Tensor) -> None:
     """Write the gradient of RMSNorm's inputs into `out`, for the gradient of its outputs."""
     exact = inputs.float() * scale
-    given = gradient.float() * norm.weight if norm.weight is not None else gradient.float()
+    given = gradient.float() * norm.weight
     mean = (given * exact).mean(dim=-1, keepdim=True)
-    # `given` may be the caller's tensor: no in-place operation on it.
     out.copy_(exact.mul_(mean).neg_().add_(given).mul_(scale))
 
 
@@ -365,9 +377,7 @@ def reverse_rotation(
         out.copy_(back)
         return
     states = raw.float()
-    scale = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_()
-    scale = scale.div_(states.shape[-1]).add_(norm.epsilon).rsqrt_()
-    reverse_norm(back, states, scale, norm, out)
+    reverse_norm(back, states, _measure(states, norm), norm, out)
 
 
 def _swiglu(gate: Tensor, up: Tensor, out: Tensor) -> None:

@@ -106,17 +106,16 @@ class Decoder:
         inner = unwrap(model)
         base: Any = getattr(inner, inner.base_model_prefix, None)
         _check_parts(inner, base)
-        self._embedding: Any = base.embed_tokens
         self._rotary: nn.Module = base.rotary_emb
         self._norm = _read_norm(base.norm)
         plans = [_read_layer(layer) for layer in base.layers]
-        _read_embedding(self._embedding)
+        _read_embedding(base.embed_tokens)
         _linear(inner.get_output_embeddings())
         # From here on weights are moved; nothing may fail.
         last = len(plans) - 1
         self.layers = [plan.build(windows.get(index), apart=index == last) for index, plan in enumerate(plans)]
         self._head = _project([inner.get_output_embeddings()])
-        self._embed = _read_embedding(self._embedding)
+        self._embed = _read_embedding(base.embed_tokens)
         self.recompute = False
         self._projections = [*(one for layer in self.layers for one in _projections(layer)), self._head]
 
