@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from actune.config.settings import (
@@ -17,6 +20,9 @@ from actune.config.settings import (
 )
 from actune.core.types import Source
 from actune.render.tree import TokenTree
+from actune.training.job import TrainResult
+from actune.training.ranks import Ranks
+from actune.training.run import run_training
 
 VOCABULARY = 128
 
@@ -107,3 +113,23 @@ def build_settings(*, tuning=None, training=None, output=None, data=None, model=
         monitor=MonitorSettings(**(monitor or {})),
         output=OutputSettings(**({"logging_steps": 1, "eval_steps": 0, "save_steps": 0} | (output or {}))),
     )
+
+
+def train(settings: Settings, model_dir: Path, run_dir: Path, rows: list[TokenTree], **more) -> TrainResult:
+    """Train in this process; `more` are arguments of `run_training` that are not as usual."""
+    usual = {
+        "validation_rows": [],
+        "ranks": Ranks(),
+        "resume_from": None,
+        "fingerprint": "f",
+        "save_extra": lambda _: None,
+        "say": lambda _: None,
+    }
+    return run_training(settings=settings, model_dir=model_dir, train_rows=rows, run_dir=run_dir, **(usual | more))
+
+
+def add_up_line(model: torch.nn.Module, line: TokenTree) -> torch.Tensor:
+    """Weighted losses of a plain sequence [S] by the model's own forward pass, all logits, torch's cross entropy."""
+    logits = model(input_ids=torch.from_numpy(line.input_ids).long()[None], use_cache=False).logits[0]
+    places, ids = torch.from_numpy(line.target_positions).long(), torch.from_numpy(line.target_ids).long()
+    return cross_entropy(logits[places], ids, reduction="none") * torch.from_numpy(line.target_weights)

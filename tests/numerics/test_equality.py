@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from actune.data.pack import pack, unroll
 from actune.modeling.adapters import attach_adapter
@@ -31,14 +30,12 @@ def close(found, wanted):
         assert float(gap) < 1e-5, name
 
 
-def train_plainly(model, rows):
+def train_plainly(kit, model, rows):
     """Every root-to-leaf sequence by itself through the plain model: full logits, torch's cross entropy."""
     weight = sum(float(tree.target_weights.sum()) for tree in rows)
     total = 0.0
     for line in (line for tree in rows for line in unroll(tree)):
-        logits = model(input_ids=torch.from_numpy(line.input_ids).long()[None], use_cache=False).logits[0]
-        places, ids = torch.from_numpy(line.target_positions).long(), torch.from_numpy(line.target_ids).long()
-        losses = cross_entropy(logits[places], ids, reduction="none") * torch.from_numpy(line.target_weights)
+        losses = kit.add_up_line(model, line)
         (losses.sum() / weight).backward()
         total += float(losses.detach().sum()) / weight
     return total, gradients(model)
@@ -89,7 +86,7 @@ def test_packed_rows_and_branches_train_as_sequences_one_by_one(kit, kind, lora,
         model = kit.build_model(kind, tie_word_embeddings=kind == "qwen3")
         return (adapt(model) if lora else model).train()
 
-    loss, wanted = train_plainly(build(), rows)
+    loss, wanted = train_plainly(kit, build(), rows)
     model = build()
     inner = model.get_base_model() if lora else model
     assert prepare_packing(inner) is None
@@ -107,7 +104,7 @@ def test_packed_rows_and_branches_train_as_sequences_one_by_one(kit, kind, lora,
 @pytest.mark.parametrize(("kind", "tied"), [("qwen3", True), ("llama", False), ("qwen2", True)])
 def test_the_fused_decoder_trains_as_the_plain_model(kit, kind, tied, targets, recompute):
     rows = build_similar(kit, 9)
-    loss, wanted = train_plainly(adapt(kit.build_model(kind, tie_word_embeddings=tied), targets).train(), rows)
+    loss, wanted = train_plainly(kit, adapt(kit.build_model(kind, tie_word_embeddings=tied), targets).train(), rows)
     model = kit.build_model(kind, tie_word_embeddings=tied)
     assert prepare_packing(model) is None
     model = adapt(model, targets)
@@ -132,7 +129,7 @@ def test_the_fused_decoder_trains_as_the_plain_model(kit, kind, tied, targets, r
 def test_shared_beginnings_train_as_rows_one_by_one(kit):
     rows = build_similar(kit, 9)
     model = kit.build_model()
-    loss, wanted = train_plainly(model, rows)
+    loss, wanted = train_plainly(kit, model, rows)
     model.zero_grad()
     assert prepare_packing(model) is None
     assert len(pack(rows, share=True)) < len(pack(rows)) - 20
@@ -211,7 +208,7 @@ def test_sliding_windows_train_as_in_the_plain_model(kit):
     )
     rows = kit.build_rows(6)
     model = AutoModelForCausalLM.from_config(config)
-    loss, wanted = train_plainly(model, rows)
+    loss, wanted = train_plainly(kit, model, rows)
     model.zero_grad()
     assert prepare_packing(model) is None
     packed_loss, found = train_packed(model, [rows])
@@ -220,7 +217,7 @@ def test_sliding_windows_train_as_in_the_plain_model(kit):
     config._attn_implementation = "sdpa"
     plain = adapt(AutoModelForCausalLM.from_config(config), ("ALL",))
     state = plain.state_dict()
-    loss, wanted = train_plainly(plain, rows)
+    loss, wanted = train_plainly(kit, plain, rows)
     model = AutoModelForCausalLM.from_config(config)
     assert prepare_packing(model) is None
     model = adapt(model, ("ALL",))
@@ -275,6 +272,7 @@ def test_the_loss_of_the_head_is_that_of_all_logits_at_once(dtype, monkeypatch):
     rows = torch.arange(50).repeat_interleave(2)
     ids = torch.stack([torch.arange(50), torch.arange(50) + 100], dim=1).reshape(-1)
     weights = torch.rand(100) + 0.1
+    weights[6:8] = 0.0  # a position that counts nothing
     targets = head.Targets(rows=rows, ids=ids, weights=weights, first=np.arange(51) * 2)
     found = head.HeadLoss.apply(hidden, Projection([layer], [], 0.0), targets, True)
     logs = torch.log_softmax(layer(hidden).float(), dim=-1)

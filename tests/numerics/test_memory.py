@@ -12,9 +12,7 @@ import torch
 
 from actune.core.errors import TrainingError
 from actune.training.checkpoint import find_newest
-from actune.training.ranks import Ranks
 from actune.training.recovery import is_out_of_memory
-from actune.training.run import run_training
 from actune.training.step import TrainStep
 
 
@@ -49,22 +47,13 @@ class Device:
 
 def run(kit, model_dir, run_dir, *, dropout=0.0, budget=100, resume=None, **training):
     said: list[str] = []
-    result = run_training(
-        settings=kit.build_settings(
-            tuning={"lora_dropout_p": dropout},
-            training={"num_train_epochs": 2, "micro_batch_tokens": budget, "learning_rate": 1e-3} | training,
-            output={"save_steps": 2, "save_total_limit": 9, "eval_steps": 2},
-        ),
-        model_dir=model_dir,
-        train_rows=kit.build_rows(12),
-        validation_rows=kit.build_rows(9)[3:],
-        run_dir=run_dir,
-        ranks=Ranks(),
-        resume_from=resume,
-        fingerprint="f",
-        save_extra=lambda _: None,
-        say=said.append,
+    settings = kit.build_settings(
+        tuning={"lora_dropout_p": dropout},
+        training={"num_train_epochs": 2, "micro_batch_tokens": budget, "learning_rate": 1e-3} | training,
+        output={"save_steps": 2, "save_total_limit": 9, "eval_steps": 2},
     )
+    more = {"validation_rows": kit.build_rows(9)[3:], "resume_from": resume, "say": said.append}
+    result = kit.train(settings, model_dir, run_dir, kit.build_rows(12), **more)
     return result, said
 
 

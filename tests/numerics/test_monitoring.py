@@ -11,8 +11,6 @@ import torch
 from actune.core.errors import ModelError
 from actune.modeling.adapters import unwrap
 from actune.training.checkpoint import read_checkpoint
-from actune.training.ranks import Ranks
-from actune.training.run import run_training
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +22,9 @@ def model_dir(kit, tmp_path_factory):
 
 def run(kit, model_dir, run_dir, settings, *, resume=None, **more):
     said: list[str] = []
-    result = run_training(
-        settings=settings,
-        model_dir=model_dir,
-        train_rows=kit.build_rows(11),
-        validation_rows=[kit.build_line(20, seed=90), kit.build_tree(seed=91)],
-        run_dir=run_dir,
-        ranks=Ranks(),
-        resume_from=resume,
-        fingerprint="f",
-        save_extra=lambda _: None,
-        say=said.append,
-        **more,
-    )
+    more |= {"resume_from": resume, "say": said.append}
+    held_back = [kit.build_line(20, seed=90), kit.build_tree(seed=91)]
+    result = kit.train(settings, model_dir, run_dir, kit.build_rows(11), validation_rows=held_back, **more)
     return result, "\n".join(said)
 
 

@@ -10,13 +10,10 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
 
 from actune.data.pack import unroll
 from actune.training.dealing import plan_run
-from actune.training.ranks import Ranks
-from actune.training.run import run_training
 
 
 def write_vocabulary(folder):
@@ -26,7 +23,7 @@ def write_vocabulary(folder):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def run_plainly(model_dir, start, settings, rows):
+def run_plainly(kit, model_dir, start, settings, rows):
     """Train one sequence after the other; return losses and gradient norms by step, and the adapter."""
     tuning, training = settings.tuning, settings.training
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -57,9 +54,7 @@ def run_plainly(model_dir, start, settings, rows):
         total = sum(float(tree.target_weights.sum()) for tree in chosen)
         loss = 0.0
         for line in (line for tree in chosen for line in unroll(tree)):
-            logits = model(input_ids=torch.from_numpy(line.input_ids).long()[None], use_cache=False).logits[0]
-            places, ids = torch.from_numpy(line.target_positions).long(), torch.from_numpy(line.target_ids).long()
-            parts = cross_entropy(logits[places], ids, reduction="none") * torch.from_numpy(line.target_weights)
+            parts = kit.add_up_line(model, line)
             (parts.sum() / total).backward()
             loss += float(parts.detach().sum()) / total
         losses.append(loss)
@@ -95,24 +90,13 @@ def test_a_run_is_the_plain_loop(kit, tmp_path, kind, tied, targets, variant):
     rows = kit.build_rows(11)
 
     def run(name, **changes):
-        return run_training(
-            settings=settings.model_copy(update=changes),
-            model_dir=tmp_path / "base",
-            train_rows=rows,
-            validation_rows=[],
-            run_dir=tmp_path / name,
-            ranks=Ranks(),
-            resume_from=None,
-            fingerprint="f",
-            save_extra=lambda _: None,
-            say=lambda _: None,
-        )
+        return kit.train(settings.model_copy(update=changes), tmp_path / "base", tmp_path / name, rows)
 
     # The adapter a run begins with: one step at learning rate 0 leaves it as it was made.
     still = settings.training.model_copy(update={"max_steps": 1, "learning_rate": 1e-30})
     start = run("start", training=still).folder
     found = run("run")
-    losses, norms, weights = run_plainly(tmp_path / "base", start, settings, rows)
+    losses, norms, weights = run_plainly(kit, tmp_path / "base", start, settings, rows)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines] == pytest.approx(losses, rel=1e-5)
     assert [line["grad_norm"] for line in lines] == pytest.approx(norms, rel=1e-4)

@@ -15,7 +15,6 @@ from actune.modeling.load import load_model, pick_device
 from actune.modeling.merge import export_merged
 from actune.modeling.quantize import Quantization, dequantize, quantization_of, read_quantization
 from actune.training.ranks import Ranks
-from actune.training.run import run_training
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 
@@ -38,18 +37,8 @@ def train(kit, base, run_dir, *, resume=None, **changes):
         training={"max_steps": 4} | changes,
         output={"save_steps": 2},
     )
-    run_training(
-        settings=settings,
-        model_dir=base,
-        train_rows=kit.build_rows(12),
-        validation_rows=[],
-        run_dir=run_dir,
-        ranks=Ranks(device=pick_device()),
-        resume_from=resume,
-        fingerprint="f",
-        save_extra=lambda _: None,
-        say=lines.append,
-    )
+    more = {"ranks": Ranks(device=pick_device()), "resume_from": resume, "say": lines.append}
+    kit.train(settings, base, run_dir, kit.build_rows(12), **more)
     losses = [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return losses, lines
 

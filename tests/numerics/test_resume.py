@@ -18,23 +18,12 @@ from actune.config.settings import TuningSettings
 from actune.core.errors import CheckpointError
 from actune.training.checkpoint import latest
 from actune.training.loop import _Loop
-from actune.training.ranks import Ranks
-from actune.training.run import run_training
 
 
 def run(kit, model_dir, run_dir, settings, *, resume=None, fingerprint="f", rows=11, save_extra=lambda _: None):
-    return run_training(
-        settings=settings,
-        model_dir=model_dir,
-        train_rows=kit.build_rows(rows),
-        validation_rows=[kit.build_line(20, seed=90), kit.build_tree(seed=91)],
-        run_dir=run_dir,
-        ranks=Ranks(),
-        resume_from=resume,
-        fingerprint=fingerprint,
-        save_extra=save_extra,
-        say=lambda _: None,
-    )
+    more = {"resume_from": resume, "fingerprint": fingerprint, "save_extra": save_extra}
+    held_back = [kit.build_line(20, seed=90), kit.build_tree(seed=91)]
+    return kit.train(settings, model_dir, run_dir, kit.build_rows(rows), validation_rows=held_back, **more)
 
 
 def read_metrics(run_dir: Path) -> list[dict]:
