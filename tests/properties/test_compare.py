@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actune.evals.compare import compare_scores
@@ -77,6 +77,8 @@ def test_swapping_the_files_mirrors_the_interval(made):
 
 @settings(max_examples=40, deadline=None)
 @given(made=st.one_of(pairs(), many_pairs()))
+@example(made=[(0.0, 0.0, "0"), (0.0, 0.0, "0"), (-5.0, -8.0, "0")])
+@example(made=[(0.0, 0.0, "0"), (0.0, 0.0, "0"), (-8.0, -5.0, "0")])
 def test_intervals_are_nested_and_hold_the_difference(made):
     before, after, clusters = zip(*made, strict=True)
     found = measure(before, after, clusters)
