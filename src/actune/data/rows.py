@@ -36,7 +36,7 @@ def scan_file(path: Path, kind: str, dataset: str, shown: str) -> Iterator[Row]:
         with path.open("rb") as plain:
             stream: BinaryIO = gzip.GzipFile(fileobj=plain) if kind.endswith(".gz") else plain  # pyrefly: ignore[bad-assignment]
             for line, row in scan(_refuse_utf16(stream)):
-                yield Source(file=shown, line=line, dataset=dataset), _check(row)
+                yield Source(file=shown, line=line, dataset=dataset), check_row(row)
     except ConfigError as error:
         raise ConfigError(f"{shown}: {error.message}", fix=error.fix) from error
     except (OSError, EOFError, zlib.error) as error:
@@ -54,7 +54,8 @@ def _refuse_utf16(stream: BinaryIO) -> BinaryIO:
     return stream
 
 
-def _check(row: object) -> Mapping[str, Any] | DataError:
+def check_row(row: object) -> Mapping[str, Any] | DataError:
+    """Return a row that is an object as it is; anything else is an error."""
     if isinstance(row, (Mapping, DataError)):
         return row
     return DataError(
@@ -113,12 +114,18 @@ def _syntax_error(what: str, line: int, column: int) -> DataError:
 
 def _scan_jsonl(stream: BinaryIO) -> Iterator[tuple[int, object]]:
     for line, raw in enumerate(stream, 1):
-        bom = line == 1 and raw.startswith(_BOM)
-        text = _decode(raw[3:] if bom else raw, line, 3 if bom else 0)
-        if isinstance(text, DataError):
-            yield line, text
-        elif text.strip():
-            yield line, _load(text, line)
+        value = read_line(raw, line)
+        if value is not None:
+            yield line, value
+
+
+def read_line(raw: bytes, line: int) -> Mapping[str, Any] | DataError | None:
+    """Return the value of one line of a jsonl file, or a DataError; None for a blank line."""
+    bom = line == 1 and raw.startswith(_BOM)
+    text = _decode(raw[3:] if bom else raw, line, 3 if bom else 0)
+    if isinstance(text, DataError):
+        return text
+    return check_row(_load(text, line)) if text.strip() else None
 
 
 def _scan_json(stream: BinaryIO) -> Iterator[tuple[int, object]]:
