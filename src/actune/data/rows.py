@@ -43,6 +43,13 @@ def scan_file(path: Path, kind: str, dataset: str, shown: str) -> Iterator[Row]:
         raise ConfigError(f"{shown} cannot be read: {error}", fix="the file is damaged; fetch it again") from error
 
 
+def file_kind(path: Path) -> str:
+    """Return the type of a file as its name says it: a key of SUFFIXES for files that can be read."""
+    suffixes = path.suffixes
+    packed = bool(suffixes) and suffixes[-1].lower() == ".gz"
+    return "".join(suffixes[-2:] if packed else suffixes[-1:]).lower()
+
+
 def _refuse_utf16(stream: BinaryIO) -> BinaryIO:
     """Return the stream at its start; every line of UTF-16 text would be an error of its own."""
     opening = stream.read(2)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from typing import Any
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.types import Conversation, Source
-from actune.data.hub import DATA_PATTERNS, download_dataset, is_hub_id, near_entries
-from actune.data.rows import SUFFIXES, Row, scan_file
+from actune.data.files import find_files
+from actune.data.hub import near_entries
+from actune.data.rows import SUFFIXES, Row, file_kind, scan_file
 from actune.formats import registry
-
-REGISTRY: Mapping[str, str] = {"ms-agent": "ms:iic/ms_agent", "ms-bench": "ms:iic/ms_bench"}
-"""Names of the reference recipe and the datasets they stand for; a local file of the same name wins."""
 
 _DETECT_ROWS = 256
 """Rows looked at to tell a file's format: calls may first appear some rows in, and looking is cheap."""
@@ -75,7 +72,7 @@ def read_file(path: Path, *, dataset: str = "", shown: str | None = None) -> Ite
         raise ConfigError(f"{path} is a folder, not a file", fix=f"name a file in it{_some_entries(path)}")
     if not path.is_file():
         raise ConfigError(f"there is no file {str(path)!r}", fix=f"{near_entries(path)}check the path")
-    kind = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower()
+    kind = file_kind(path)
     if kind not in SUFFIXES:
         raise ConfigError(
             f"{path} is of no type that can be read", fix=f"types: {', '.join(SUFFIXES)}; rename or convert it"
@@ -130,7 +127,7 @@ def _convert(rows: Iterable[Row], format_name: str | None) -> Iterator[tuple[Sou
 
 
 def load_conversations(spec: str, *, format_name: str | None = None, seed: int = 42) -> Loaded:
-    """Return all rows of a dataset: a file, a folder of files, a registry name, `hf:owner/name` or `ms:owner/name`.
+    """Return all rows of a dataset: a file, a folder or glob of files, a registry name, `hf:owner/name` or `ms:owner/name`.
 
     A suffix `#N` draws N of the readable rows without repetition, by `seed`, in their order.
 
@@ -139,7 +136,7 @@ def load_conversations(spec: str, *, format_name: str | None = None, seed: int =
         MissingExtraError: `ms:` without modelscope-hub.
     """
     name, count = _split_count(spec)
-    files, notices = _find_files(name)
+    files, notices = find_files(name)
     conversations: list[Conversation] = []
     quarantined: list[Quarantined] = []
     for path, shown in files:
@@ -189,31 +186,6 @@ def _split_count(spec: str) -> tuple[str, int | None]:
     return name, int(count)
 
 
-def _find_files(name: str) -> tuple[list[tuple[Path, str]], list[str]]:
-    """Return the files of a dataset with the name that errors give each, and notices."""
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        files = sorted(entry for entry in path.iterdir() if any(entry.match(pattern) for pattern in DATA_PATTERNS))
-        if not files:
-            raise ConfigError(f"the folder {name} has no data file", fix=f"types: {', '.join(SUFFIXES)}")
-        return [(file, str(file)) for file in files], []
-    if name and path.exists():
-        return [(path, name)], []
-    name = REGISTRY.get(name, name)
-    if is_hub_id(name):
-        download = download_dataset(name)
-        base = name.split("@")[0]
-        base = "/".join(base.split("/")[:2])
-        shown = [f"{base}/{file.relative_to(download.root).as_posix()}" for file in download.files]
-        return list(zip(download.files, shown, strict=True)), list(download.notices)
-    near = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = near_entries(path) or (f"did you mean {near[0]!r}? " if near else "")
-    raise ConfigError(
-        f"there is no dataset {name!r}: neither a file or folder nor a registry name",
-        fix=f"{hint}give a path, one of {', '.join(REGISTRY)}, or a hub id (hf:owner/name, ms:owner/name)",
-    )
-
-
 def _some_entries(folder: Path) -> str:
-    entries = sorted(entry.name for entry in folder.iterdir() if any(entry.match(p) for p in DATA_PATTERNS))
+    entries = sorted(entry.name for entry in folder.iterdir() if file_kind(entry) in SUFFIXES)
     return f": {', '.join(entries[:5])}" if entries else ""

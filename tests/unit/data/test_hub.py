@@ -130,7 +130,7 @@ def test_a_dataset_becomes_conversations(server, name):
 def test_registry_names_are_modelscope_ids(server, monkeypatch):
     pytest.importorskip("modelscope_hub")
     server.files = {"train.jsonl": ROWS}
-    monkeypatch.setattr("actune.data.sources.REGISTRY", {"ms-agent": "ms:o/n"})
+    monkeypatch.setattr("actune.data.files.REGISTRY", {"ms-agent": "ms:o/n"})
     loaded = load_conversations("ms-agent")
     assert (loaded.name, len(loaded.conversations)) == ("ms-agent", 3)
     assert loaded.conversations[0].source.file == "ms:o/n/train.jsonl"

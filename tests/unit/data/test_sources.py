@@ -11,7 +11,7 @@ import pytest
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Source
-from actune.data import sources
+from actune.data import files, sources
 from actune.data.sources import load_conversations, read_conversations, read_file
 
 PAIRS = [{"query": f"q{number}", "response": f"r{number}"} for number in range(10)]
@@ -214,7 +214,7 @@ def test_a_local_file_wins_over_a_registry_name(tmp_path, monkeypatch):
 
 
 def test_the_registry_names_are_the_references():
-    assert dict(sources.REGISTRY) == {"ms-agent": "ms:iic/ms_agent", "ms-bench": "ms:iic/ms_bench"}
+    assert dict(files.REGISTRY) == {"ms-agent": "ms:iic/ms_agent", "ms-bench": "ms:iic/ms_bench"}
 
 
 def test_an_unknown_format_names_the_file_and_a_given_one_overrides(tmp_path):
