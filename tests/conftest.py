@@ -77,6 +77,14 @@ def write_tokenizer(folder: Path, *, template: str | None = CHATML) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Keep encoded rows of the tests, and of the commands that they start, out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tokenizer with a plain ChatML template."""
@@ -119,6 +127,12 @@ def agent_kit() -> ModuleType:
 def native_kit() -> ModuleType:
     """The chat templates of tests/native_kit.py, one per form of calls."""
     return _load("native_kit")
+
+
+@pytest.fixture(scope="session")
+def data_kit() -> ModuleType:
+    """Choosing and encoding rows as a run does: tests/data_kit.py."""
+    return _load("data_kit")
 
 
 def _load(name: str) -> ModuleType:

@@ -64,7 +64,7 @@ class DataSettings(Group):
 
     dataset: tuple[str, ...] = Field(
         default=(),
-        description="Agent rows: files, registry names (ms-agent), hub ids (hf:owner/name, ms:owner/name); NAME#N samples N rows.",
+        description="Agent rows: files, registry names (ms-agent), hub ids (hf:owner/name, ms:owner/name); NAME#N samples N rows, and repeats them where there are fewer.",
     )
     format: str | None = Field(default=None, description="Format of the rows. Default: detected per file.")
     train_dataset_sample: Annotated[int, Field(ge=-1)] = Field(
@@ -75,6 +75,14 @@ class DataSettings(Group):
     )
     train_dataset_mix_ds: tuple[str, ...] = Field(
         default=("ms-bench",), description="Where general rows come from; as for dataset."
+    )
+    train_dataset_mix_by: Literal["rows", "tokens", "supervised_tokens"] = Field(
+        default="rows",
+        description="What train_dataset_mix_ratio counts: rows, or the tokens or trained tokens of general rows per one of agent rows.",
+    )
+    dataset_weights: tuple[str, ...] = Field(
+        default=(),
+        description="How often rows of a source are used, as NAME=WEIGHT: 2 twice each, 0.5 every other one; among general sources their shares. NAME as in dataset or train_dataset_mix_ds, without #N.",
     )
     validation_ratio: Share = Field(
         default=0.01,
@@ -98,9 +106,23 @@ class DataSettings(Group):
         description="Rows with findings. warning: errors go to quarantine, warnings are kept and reported, and what the template would lose of a row stops the run; discard: all of these rows go to quarantine; error: the first one stops the run; none: only rows that cannot be rendered are left out.",
     )
     max_length: Annotated[int, Field(ge=-1)] = Field(default=2048, description="Tokens a row may have. -1: no limit.")
-    truncation_strategy: Literal["delete", "turns", "error"] = Field(
+    truncation_strategy: Literal["delete", "turns", "windows", "error"] = Field(
         default="delete",
-        description="Over-long rows: delete: left out and counted; turns: oldest whole turns are dropped; error: stop.",
+        description="Over-long rows: delete: left out and counted; turns: oldest whole turns are dropped; windows: split at turns, each answer trained once; error: stop.",
+    )
+    dataset_num_proc: Positive | None = Field(
+        default=None, description="Processes that read and encode rows. Default: one a core. No number changes a row."
+    )
+    cache: bool = Field(
+        default=True,
+        description="Keep read and encoded rows for later runs; they are found again by file, tokenizer, template and settings.",
+    )
+    cache_dir: str | None = Field(
+        default=None,
+        description="Folder of these rows. Default: $ACTUNE_CACHE, else actune in the user's cache folder.",
+    )
+    cache_limit: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="GiB kept there; what was not used for longest goes first."
     )
 
 
@@ -187,6 +209,11 @@ class TuningSettings(Group):
 
 class TrainingSettings(Group):
     """The optimisation."""
+
+    row_order: Literal["shuffled", "interleaved"] = Field(
+        default="shuffled",
+        description="Order of the rows of an epoch, seeded: shuffled over all of them, or interleaved, so that any run of steps holds each source in its share.",
+    )
 
     num_train_epochs: Annotated[float, Field(gt=0)] = Field(default=2.0, description="Passes over the rows.")
     max_steps: Annotated[int, Field(ge=-1)] = Field(

@@ -41,6 +41,30 @@ def read_variables(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def read_weights(pairs: Iterable[str], setting: str) -> dict[str, float]:
+    """Return weights written as NAME=NUMBER; the name is everything before the last `=`.
+
+    Raises:
+        ConfigError: for a text that is no such pair, a number below 0 or not finite, or a name that stands twice.
+    """
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, sign, text = pair.rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not sign or not name or not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(
+                f"--{setting} {pair}: that is not NAME=WEIGHT with a number of 0 or more",
+                fix=f"for example --{setting} {name or 'NAME'}=0.5",
+            )
+        if name in found:
+            raise ConfigError(f"--{setting} names {name} twice", fix="give it one weight")
+        found[name] = weight
+    return found
+
+
 _RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "strftime_now"})
 
 

@@ -32,7 +32,7 @@ def counts_table(prepared: Prepared, width: int) -> Table:
     It fits `width` columns from 80 on. Shortened rows and warnings have a column only where there are any.
     """
     tallies = [count.tally for count in prepared.counts]
-    optional = [name for name in ("shortened", "warnings") if any(getattr(tally, name) for tally in tallies)]
+    optional = [name for name in ("shortened", "parts", "warnings") if any(getattr(tally, name) for tally in tallies)]
     names = ["read", "trained", "tokens", "supervised", "over-long", "quarantined", *optional]
     narrow = width < _NARROW
     table = Table(title="What the model will see", title_justify="left", pad_edge=not narrow)
@@ -47,7 +47,7 @@ def counts_table(prepared: Prepared, width: int) -> Table:
         numbers = {
             "read": count.read, "trained": tally.rows, "tokens": tally.tokens, "supervised": tally.supervised,
             "over-long": tally.over_long, "quarantined": tally.quarantined + count.unreadable,
-            "shortened": tally.shortened, "warnings": tally.warnings,
+            "shortened": tally.shortened, "parts": tally.parts, "warnings": tally.warnings,
         }  # fmt: skip
         table.add_row(Text(_short_name(count.name)), count.role, *(f"{numbers[name]:,}" for name in names))
         if count.role != "validation":

@@ -1,21 +1,24 @@
 """Mixing: which rows a run trains on, in exact numbers and a seeded order.
 
-Pure functions on tuples. What has to be said about a mixture (rows that repeat, too few rows) is returned as notices.
-The meanings are the reference recipe's: validation rows first, then agent and general rows 1 : ratio, then identity.
+Pure functions on sequences of anything. What has to be said about a mixture (rows that repeat, too few rows) is returned
+as notices. The meanings are the reference recipe's: validation rows first, then agent and general rows 1 : ratio, then
+identity.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
 from actune.core.errors import ConfigError
-from actune.core.types import Conversation
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +105,7 @@ def plan_mix(agent_rows: int, general_rows: int, *, sample: int, ratio: float) -
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def split_validation(
-    rows: Sequence[Conversation], *, ratio: float, seed: int
-) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+def split_validation(rows: Sequence[T], *, ratio: float, seed: int) -> tuple[tuple[T, ...], tuple[T, ...]]:
     """Return (training rows, validation rows), both in the order of `rows`; `plan_validation` says how many.
 
     Raises:
@@ -116,7 +117,7 @@ def split_validation(
     return train, tuple(rows[index] for index in sorted(held))
 
 
-def draw(rows: Sequence[Conversation], count: int, seed: int, *, purpose: str = "draw") -> tuple[Conversation, ...]:
+def draw(rows: Sequence[T], count: int, seed: int, *, purpose: str = "draw") -> tuple[T, ...]:
     """Return `count` rows, without repetition while they last.
 
     Beyond `len(rows)` come whole further passes, then a remainder without repetition: how often two rows appear
@@ -131,23 +132,15 @@ def draw(rows: Sequence[Conversation], count: int, seed: int, *, purpose: str = 
             f"{count} rows cannot be drawn from {len(rows)}", fix="check the number of rows asked for and the source"
         )
     stream = generator(seed, purpose)
-    drawn: list[Conversation] = []
+    drawn: list[T] = []
     while len(drawn) < count:
         order = stream.permutation(len(rows))[: count - len(drawn)]
         drawn.extend(rows[int(index)] for index in order)
     return tuple(drawn)
 
 
-def mix(
-    agent: Sequence[Conversation],
-    general: Sequence[Conversation],
-    identity: Sequence[Conversation],
-    plan: MixPlan,
-    seed: int,
-) -> tuple[Conversation, ...]:
+def mix(agent: Sequence[T], general: Sequence[T], identity: Sequence[T], plan: MixPlan, seed: int) -> tuple[T, ...]:
     """Return the training rows in seeded order: `plan.agent` + `plan.general` drawn rows and all `identity` rows.
-
-    Depends on the arguments only, never on workers or processes.
 
     Raises:
         ConfigError: `plan` was made for more agent rows than there are, or for a general source that is empty.
@@ -156,12 +149,89 @@ def mix(
         raise ConfigError(
             f"the plan takes {plan.agent} agent rows, there are {len(agent)}", fix="plan with the rows that are there"
         )
-    rows = (
-        *draw(agent, plan.agent, seed, purpose="agent"),
-        *draw(general, plan.general, seed, purpose="general"),
-        *identity,
-    )
+    drawn = (draw(agent, plan.agent, seed, purpose="agent"), draw(general, plan.general, seed, purpose="general"))
+    return shuffle((*drawn[0], *drawn[1], *identity), seed)
+
+
+def shuffle(rows: Sequence[T], seed: int) -> tuple[T, ...]:
+    """Return the rows of a run in seeded order; depends on the arguments only, never on workers or processes."""
     return tuple(rows[int(index)] for index in generator(seed, "order").permutation(len(rows)))
+
+
+def draw_weighted(parts: Sequence[Sequence[T]], shares: Sequence[Fraction], seed: int, *, purpose: str) -> Iterator[T]:
+    """Yield rows of several parts without end, each as often as its share; repetition as in `draw`.
+
+    Among the first n rows each part has its share of n, up or down by less than one row. Parts without rows, or with a
+    share of 0, give none.
+
+    Raises:
+        ConfigError: no part has both rows and a share.
+    """
+    given = [(part, share) for part, share in zip(parts, shares, strict=True) if len(part) and share > 0]
+    if not given:
+        raise ConfigError("no source has both rows and a weight above 0", fix="check --dataset_weights")
+    total = sum(share for _, share in given)
+    streams = [
+        _repeat(part, generator(seed, purpose if len(given) == 1 else f"{purpose} {place}"))
+        for place, (part, _) in enumerate(given)
+    ]
+    for place in _take_turns([share / total for _, share in given]):
+        yield next(streams[place])
+
+
+def _repeat(rows: Sequence[T], stream: np.random.RandomState) -> Iterator[T]:
+    while True:
+        for index in stream.permutation(len(rows)):
+            yield rows[int(index)]
+
+
+def interleave(counts: Sequence[int]) -> list[int]:
+    """Return which part each place takes, `counts[s]` places for part s, as evenly as whole rows allow.
+
+    Among the first n places part s has n x its share, up or down by less than one; so a window of steps in which every
+    share is a whole number of rows has exactly these numbers.
+    """
+    total = sum(counts)
+    turns = _take_turns([Fraction(count, total) for count in counts]) if total else iter(())
+    return [next(turns) for _ in range(total)]
+
+
+def _take_turns(shares: Sequence[Fraction]) -> Iterator[int]:
+    """Yield parts so that after n turns each has had n x its share, up or down by less than one; shares add up to 1.
+
+    The k-th turn of a part with share u may come at turn floor((k - 1) / u) or later and has to come before ceil(k / u);
+    the earliest deadline first keeps all of them (C. L. Liu and J. W. Layland, J. ACM 20, 1973: one resource, whole turns).
+    """
+    parts = [place for place, share in enumerate(shares) if share > 0]
+    taken = [0] * len(shares)
+    release = [0] * len(shares)
+    deadline = [math.ceil(1 / share) if share > 0 else 0 for share in shares]
+    turn = 0
+    while True:
+        best = min((place for place in parts if release[place] <= turn), key=lambda place: deadline[place])
+        yield best
+        taken[best] += 1
+        share, count = shares[best], taken[best]
+        release[best] = count * share.denominator // share.numerator
+        deadline[best] = -((-(count + 1) * share.denominator) // share.numerator)
+        turn += 1
+
+
+def cut_at(sizes: Callable[[int, int], Sequence[int]], target: float, *, most: int) -> int:
+    """Return how many rows, in their order, come closest to `target` tokens; `sizes(a, b)` tells those of rows a..b.
+
+    At most `most` rows. Rows are asked for in blocks, so that only about as many are looked at as are needed.
+    """
+    total, count = 0, 0
+    while total < target and count < most:
+        mean = total / count if count else 0
+        wanted = math.ceil((target - total) / mean * 1.02) if mean else 256
+        block = sizes(count, min(most, count + max(wanted, 16)))
+        for size in block:
+            if total + size >= target:
+                return count + (total + size - target <= target - total)
+            total, count = total + size, count + 1
+    return count
 
 
 def generator(seed: int, purpose: str) -> np.random.RandomState:

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from actune.data.mix import interleave
 from actune.render.tree import Floats, Ints, TokenTree
 
 
@@ -244,22 +245,37 @@ def _group(trees: Sequence[TokenTree], *, ranks: int, budget: int) -> list[tuple
 
 
 @lru_cache(maxsize=4)
-def order(rows: int, epoch: int, seed: int) -> NDArray[np.int64]:
-    """Return the rows of one epoch in seeded order [rows]; read-only, a pure function of its arguments."""
+def order(rows: int, epoch: int, seed: int, groups: bytes | None = None) -> NDArray[np.int64]:
+    """Return the rows of one epoch in seeded order [rows]; read-only, a pure function of its arguments.
+
+    `groups` is the group of each row as 16-bit numbers: the rows of the groups then take turns as `interleave` says,
+    those of one group in their shuffled order.
+    """
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
     shuffled = generator.permutation(rows)
+    if groups is not None:
+        members = np.frombuffer(groups, dtype=np.uint16)[shuffled]
+        turns = np.array(interleave(np.bincount(members).tolist()))
+        by_group, places = np.argsort(members, kind="stable"), np.argsort(turns, kind="stable")
+        mixed = np.empty_like(shuffled)
+        mixed[places] = shuffled[by_group]
+        shuffled = mixed
     shuffled.setflags(write=False)
     return shuffled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """Which rows each step consumes: `size` rows of an endless stream of shuffled epochs, `total` rows in all."""
+    """Which rows each step consumes: `size` rows of an endless stream of shuffled epochs, `total` rows in all.
+
+    `groups`: see `order`.
+    """
 
     rows: int
     size: int
     total: int
     seed: int
+    groups: bytes | None = None
 
     @property
     def steps(self) -> int:
@@ -282,13 +298,15 @@ class RunPlan:
         while place < stop:
             epoch, first = divmod(place, self.rows)
             count = min(stop - place, self.rows - first)
-            chosen += order(self.rows, epoch, self.seed)[first : first + count].tolist()
+            chosen += order(self.rows, epoch, self.seed, self.groups)[first : first + count].tolist()
             place += count
         return chosen
 
 
-def steps(*, rows: int, size: int, epochs: float, max_steps: int = -1, seed: int) -> RunPlan:
-    """Plan a run over `rows` rows with `size` rows a step.
+def steps(
+    *, rows: int, size: int, epochs: float, max_steps: int = -1, seed: int, labels: Sequence[str] | None = None
+) -> RunPlan:
+    """Plan a run over `rows` rows with `size` rows a step; with `labels` of the rows, those labelled alike are spread evenly.
 
     `epochs` may be fractional (rows are rounded up). A positive `max_steps` fixes the number of steps instead, however
     many epochs that takes, as elsewhere in the ecosystem.
@@ -297,4 +315,8 @@ def steps(*, rows: int, size: int, epochs: float, max_steps: int = -1, seed: int
         raise ValueError(f"a run needs rows and a step size of at least 1, not {rows} and {size}")
     # The small term keeps 0.1 x 30 at 3 rows, not 4.
     total = max_steps * size if max_steps > 0 else max(1, math.ceil(rows * epochs - 1e-9))
-    return RunPlan(rows=rows, size=size, total=total, seed=seed)
+    groups = None
+    if labels is not None:
+        numbers = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+        groups = np.array([numbers[label] for label in labels], dtype=np.uint16).tobytes()
+    return RunPlan(rows=rows, size=size, total=total, seed=seed, groups=groups)

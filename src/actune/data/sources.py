@@ -68,6 +68,16 @@ def read_file(path: Path, *, dataset: str = "", shown: str | None = None) -> Ite
         ConfigError: the file is missing, empty, unreadable or of another type; raised before the first row.
     """
     path = Path(path)
+    kind = check_file(path)
+    return scan_file(path, kind, dataset, shown if shown is not None else str(path))
+
+
+def check_file(path: Path) -> str:
+    """Return the type of a data file that is there and can be opened: a key of SUFFIXES.
+
+    Raises:
+        ConfigError: the file is missing, empty, unreadable or of another type.
+    """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a file", fix=f"name a file in it{_some_entries(path)}")
     if not path.is_file():
@@ -85,7 +95,29 @@ def read_file(path: Path, *, dataset: str = "", shown: str | None = None) -> Ite
         raise ConfigError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from error
     if size == 0:
         raise ConfigError(f"{path} is empty", fix="give a file with at least one row")
-    return scan_file(path, kind, dataset, shown if shown is not None else str(path))
+    return kind
+
+
+def find_file_format(path: Path, *, shown: str) -> str:
+    """Return the name of the format of a file's rows, found from the first of them; "" where no row can be decoded.
+
+    Raises:
+        ConfigError: see `check_file`; the file has no rows, or their format is not known.
+    """
+    rows = read_file(path, shown=shown)
+    head = list(itertools.islice(rows, _DETECT_ROWS))
+    if not head:
+        raise ConfigError(f"{shown} has no rows", fix="give a file with at least one row")
+    good = [row for _, row in head if not isinstance(row, DataError)]
+    if not good:  # none of the first rows could be decoded: the first one that can decides
+        others = (row for _, row in rows if not isinstance(row, DataError))
+        good = list(itertools.islice(others, 1))
+    if not good:
+        return ""
+    try:
+        return registry.detect_format(good)
+    except ConfigError as error:
+        raise ConfigError(f"{shown}: {error.message}", fix=error.fix) from None
 
 
 def read_conversations(
@@ -135,7 +167,7 @@ def load_conversations(spec: str, *, format_name: str | None = None, seed: int =
         ConfigError: the dataset cannot be found or read, or its format is not known.
         MissingExtraError: `ms:` without modelscope-hub.
     """
-    name, count = _split_count(spec)
+    name, count = split_count(spec)
     files, notices = find_files(name)
     conversations: list[Conversation] = []
     quarantined: list[Quarantined] = []
@@ -177,7 +209,12 @@ def write_quarantine(path: Path, items: Iterable[Quarantined]) -> None:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def _split_count(spec: str) -> tuple[str, int | None]:
+def split_count(spec: str) -> tuple[str, int | None]:
+    """Return a dataset's name and, from a suffix `#N`, how many of its rows are meant.
+
+    Raises:
+        ConfigError: what stands after `#` is no number of rows.
+    """
     name, mark, count = spec.rpartition("#")
     if not mark or Path(spec).exists():
         return spec, None

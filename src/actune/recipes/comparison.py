@@ -7,9 +7,7 @@ tools seen or not seen in training. General: the likelihood of held-out general 
 from __future__ import annotations
 
 import json
-import re
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +19,11 @@ from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation, Style
+from actune.data.choose import Rows
 from actune.data.encode import Strategy, encode_rows
 from actune.data.identity import heldout_rows
 from actune.data.mix import draw
-from actune.data.prepare import Rows
+from actune.data.row_table import Row
 from actune.evals.compare import Comparison, compare_scores
 from actune.evals.evaluate import check_items, evaluate
 from actune.evals.items import Score, write_scores
@@ -37,7 +36,6 @@ from actune.evals.tasks import (
     identity_items,
     nll_items,
     over_trigger_items,
-    seen_tools,
 )
 from actune.evals.transcripts import pair_traces, run_prompts
 from actune.recipes.agents import find_weights, pick_style
@@ -85,7 +83,7 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     if settings.output.compare_tasks:
         return _plan_tasks(settings, rows, encoder)
     count, seed = settings.output.compare_items, settings.training.seed
-    asked = {question_of(row) for row in rows.train}
+    asked = {row.question for row in rows.train}
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
     agent = choose_measurable([*rows.validation, *spare], count, asked, encoder, settings)
     spare = draw(rows.spare_general, len(rows.spare_general), seed, purpose="compare general")
@@ -105,7 +103,7 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
             "or a smaller --train_dataset_mix_ratio, leaves some to measure with"
         )
     parts = [
-        agent_items(with_tools, task="held-out agent rows", seen_tools=seen_tools(rows.train), steps="first"),
+        agent_items(with_tools, task="held-out agent rows", seen_tools=trained_tools(rows), steps="first"),
         nll_items(general, task="held-out general rows"),
     ]
     names, authors = settings.data.model_name, settings.data.model_author
@@ -126,10 +124,24 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices))
 
 
-def main_style(encoder: Encoder, rows: Iterable[Conversation]) -> Style | None:
+def main_style(encoder: Encoder, rows: Iterable[Row]) -> Style | None:
     """Return the dialect of most rows with tools: what later commands write where nothing else is said."""
-    styles = Counter(encoder.dialect_of(row).name for row in rows if row.tools)
+    counts: Counter[Style] = Counter()
+    first: dict[Style, Row] = {}
+    for row in rows:
+        if row.has_tools:
+            counts[row.style] += 1
+            first.setdefault(row.style, row)
+    # Of rows with tools, what they were written in decides the dialect.
+    styles = Counter[Style]()
+    for style, count in counts.items():
+        styles[encoder.dialect_of(first[style].load()).name] += count
     return max(sorted(styles), key=lambda name: styles[name]) if styles else None
+
+
+def trained_tools(rows: Rows) -> frozenset[str]:
+    """Return the names of all tools that trained rows offer or call."""
+    return frozenset().union(*{row.tool_names for row in rows.train})
 
 
 def _plan_tasks(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
@@ -252,16 +264,25 @@ def _extra(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def choose_measurable(
-    candidates: Sequence[Conversation], count: int, asked: set[str], encoder: Encoder, settings: Settings
+    candidates: Sequence[Row],
+    count: int,
+    asked: set[bytes],
+    encoder: Encoder,
+    settings: Settings,
+    *,
+    suits: Callable[[Conversation], bool] = lambda _row: True,
 ) -> list[Conversation]:
-    """Return the first `count` candidates that training has not asked and that could be trained on."""
+    """Return the first `count` candidates that suit, that training has not asked and that could be trained on."""
     # Rows with warnings are measured where they are trained on.
     strategy: Strategy = "discard" if settings.data.check_dataset_strategy == "discard" else "warning"
     chosen: list[Conversation] = []
-    for row in candidates:
+    for candidate in candidates:
         if len(chosen) == count:
             break
-        if question_of(row) in asked:
+        if candidate.question in asked:
+            continue
+        row = candidate.load()
+        if not suits(row):
             continue
         encoded = encode_rows(
             [row], encoder, max_length=settings.data.max_length, truncation="delete", strategy=strategy
@@ -271,23 +292,12 @@ def choose_measurable(
     return chosen
 
 
-def question_of(row: Conversation) -> str:
-    """Return what the users of a row say, without case, blanks and width: equal questions, equal text."""
-    spoken = "\n".join(message.content for message in row.messages if message.role == "user")
-    return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", spoken).casefold()).strip()
-
-
-def _example(rows: Sequence[Conversation], encoder: Encoder) -> TrainedExample | None:
+def _example(rows: Sequence[Row], encoder: Encoder) -> TrainedExample | None:
     """Return the first turn of a short row with a call, else of any row."""
-
-    def key(row: Conversation) -> tuple[bool, int]:
-        calls = any(message.tool_calls for message in row.messages)
-        return not calls, sum(len(message.content) for message in row.messages)
-
-    ordered = sorted(rows, key=key)
+    ordered = sorted(rows, key=lambda row: (not row.calls, row.text_size))
     for row in ordered[:_EXAMPLES]:
         try:
-            turn = encoder.encode_turns(row)[0].turn
+            turn = encoder.encode_turns(row.load())[0].turn
         except (DataError, RenderError):
             continue
         return TrainedExample(

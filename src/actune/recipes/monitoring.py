@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
 from actune.core.types import Conversation
+from actune.data.choose import Rows
 from actune.data.encode import encode_rows
 from actune.data.identity import heldout_rows
 from actune.data.labels import label_sources
 from actune.data.mix import draw
-from actune.data.prepare import Prepared, Rows
-from actune.recipes.comparison import choose_measurable, question_of
+from actune.data.prepare import Prepared
+from actune.recipes.comparison import choose_measurable
 from actune.recipes.probes import ProbePlan, plan_probe
 from actune.render.encoder import Encoder
 from actune.render.tree import TokenTree
@@ -57,7 +58,7 @@ def list_metrics(validation: Sequence[TokenTree], held_out: Sequence[TokenTree])
 
 def _choose_general(settings: Settings, rows: Rows, encoder: Encoder) -> Sequence[Conversation]:
     """Return general rows that are not trained on, from the other end of the order that the comparison takes them in."""
-    asked = {question_of(row) for row in rows.train}
+    asked = {row.question for row in rows.train}
     spare = draw(rows.spare_general, len(rows.spare_general), settings.training.seed, purpose="compare general")
     return choose_measurable(spare[::-1], settings.monitor.eval_rows, asked, encoder, settings)
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
+from actune.core.types import Conversation
+from actune.data.choose import Rows
 from actune.data.mix import draw
-from actune.data.prepare import Rows
 from actune.evals.evaluate import check_items, evaluate
-from actune.evals.tasks import Item, agent_items, find_gold_fault, seen_tools
-from actune.recipes.comparison import choose_measurable, question_of
+from actune.evals.tasks import Item, agent_items, find_gold_fault
+from actune.recipes.comparison import choose_measurable, trained_tools
 from actune.render.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ def plan_probe(settings: Settings, rows: Rows, encoder: Encoder) -> ProbePlan:
     count, seed = settings.monitor.probe_items, settings.training.seed
     if not count or not settings.output.eval_steps:
         return ProbePlan(items=())
-    asked = {question_of(row) for row in rows.train}
+    asked = {row.question for row in rows.train}
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
-    candidates = [row for row in reversed((*rows.validation, *spare)) if row.tools and find_gold_fault(row) is None]
-    chosen = choose_measurable(candidates, count, asked, encoder, settings)
-    items = agent_items(chosen, task="probe", seen_tools=seen_tools(rows.train), steps="first")
+    candidates = [row for row in reversed((*rows.validation, *spare)) if row.has_tools]
+    chosen = choose_measurable(candidates, count, asked, encoder, settings, suits=_has_gold)
+    items = agent_items(chosen, task="probe", seen_tools=trained_tools(rows), steps="first")
     if not items:
         return ProbePlan(items=(), notices=("nothing is probed: no agent row with tools is held out",))
     try:
@@ -57,6 +58,10 @@ def plan_probe(settings: Settings, rows: Rows, encoder: Encoder) -> ProbePlan:
     except (RenderError, DataError) as error:
         return ProbePlan(items=(), notices=(f"nothing is probed: {error.message}",))
     return ProbePlan(items=tuple(items))
+
+
+def _has_gold(row: Conversation) -> bool:
+    return find_gold_fault(row) is None
 
 
 def make_probe(plan: ProbePlan, encoder: Encoder, *, max_tokens: int) -> Callable[[nn.Module], Mapping[str, float]]:

@@ -22,10 +22,13 @@ from actune.config.servers import serving_notices
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
 from actune.core.values import read_variables
+from actune.data.choose import choose_rows
 from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
-from actune.data.prepare import Prepared, choose_rows, prepare
+from actune.data.prepare import Prepared, open_cache, prepare
+from actune.data.row_store import RowStore, Writing
 from actune.data.sources import write_quarantine
+from actune.data.workers import count_cores
 from actune.recipes.compare import show_comparison
 from actune.recipes.comparison import FOLDER as REPORT
 from actune.recipes.comparison import Plan, compare_run, main_style, plan_comparison
@@ -116,15 +119,24 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     require_extras(settings)
     require_trackers(settings.monitor.report_to)
     model_dir = find_model(settings)
-    encoder = load_encoder(settings, model_dir, date)
+    writing = make_writing(settings, model_dir, date)
+    encoder = writing.encoder()
     find_tokens(encoder.renderer.tokenizer, settings.tuning.trainable_tokens, "trainable_tokens")
     serving = serving_notices(settings.tuning, model_dir)
     for notice in (*encoder.renderer.notices(), *serving):
         console.print(f"note: {notice}", markup=False)
-    rows = choose_rows(settings)
+    cache = open_cache(settings)
+    processes = settings.data.dataset_num_proc or count_cores()
+    store = RowStore(writing, cache, processes=processes)
     with _progress(console) as progress:
-        task = progress.add_task("reading rows", total=len(rows.train) + len(rows.validation))
-        prepared = prepare(settings, rows, encoder, advance=lambda: progress.advance(task))
+        reading = progress.add_task("reading rows", total=None)
+        rows = choose_rows(
+            settings, cache, store, processes=processes, advance=lambda size: progress.advance(reading, size)
+        )
+        progress.remove_task(reading)
+        encoding = progress.add_task("encoding rows", total=len(set(rows.train)) + len(rows.validation))
+        prepared = prepare(settings, rows, store, advance=lambda count: progress.advance(encoding, count))
+    cache.prune()
     console.print(counts_table(prepared, console.width))
     for notice in prepared.notices:
         console.print(f"note: {notice}", markup=False)
@@ -175,20 +187,25 @@ def find_model(settings: Settings) -> Path:
     return folder
 
 
-def load_encoder(settings: Settings, model_dir: Path, date: datetime.date) -> Encoder:
-    """Return the encoder of a run; its date is frozen."""
+def make_writing(settings: Settings, model_dir: Path, date: datetime.date) -> Writing:
+    """Return how a run writes its rows; its date is frozen."""
     render, template = settings.render, settings.model.chat_template
     if template is not None and not Path(template).is_file():
         raise ConfigError(f"chat_template {template} is no file", fix="give a Jinja file")
-    return Encoder.from_folder(
-        model_dir,
-        dialect=render.dialect,
-        chat_template=Path(template) if template is not None else None,
-        now=date,
-        history_reasoning=render.history_reasoning,
-        raw_control_tokens=render.raw_control_tokens,
-        allow_loss=render.allow_loss,
-        variables=read_variables(render.template_variables),
+    options = {
+        "dialect": render.dialect,
+        "chat_template": template,
+        "now": date.isoformat(),
+        "history_reasoning": render.history_reasoning,
+        "raw_control_tokens": render.raw_control_tokens,
+        "allow_loss": list(render.allow_loss),
+        "variables": read_variables(render.template_variables),
+    }
+    return Writing(
+        folder=str(model_dir),
+        options=options,
+        max_length=settings.data.max_length,
+        truncation=settings.data.truncation_strategy,
     )
 
 

@@ -12,15 +12,20 @@ from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unrol
 from actune.render.tree import TokenTree
 
 
-def plan_run(settings: Settings, *, rows: int, ranks: int) -> RunPlan:
-    """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations."""
+def plan_run(settings: Settings, *, rows: int, ranks: int, trees: Sequence[TokenTree] = ()) -> RunPlan:
+    """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations.
+
+    The `trees` of the rows say which sources are to be interleaved; without them the numbers of the plan are the same.
+    """
     training = settings.training
+    interleaved = training.row_order == "interleaved" and len(trees) > 0
     return steps(
         rows=rows,
         size=training.batch_size * training.gradient_accumulation_steps * ranks,
         epochs=training.num_train_epochs,
         max_steps=training.max_steps,
         seed=training.seed,
+        labels=[tree.source.dataset for tree in trees] if interleaved else None,
     )
 
 

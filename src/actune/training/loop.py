@@ -118,7 +118,7 @@ class _Loop:
         self.optimizer = make_optimizer(self.parameters, self.settings.training, flat=isinstance(model, PeftModel))
         halves = (job.autocast or next(model.parameters()).dtype) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=halves)
-        self.plan = plan_run(self.settings, rows=len(job.train), ranks=ranks.size)
+        self.plan = plan_run(self.settings, rows=len(job.train), ranks=ranks.size, trees=job.train)
         self.interrupts = Interrupts()
         self.budgets = Budgets(job.run_dir, writes=ranks.leads)
         self.done = 0

@@ -125,10 +125,10 @@ class Ranks:
             return text
         return self._broadcast(np.frombuffer(text.encode(), dtype=np.uint8)).tobytes().decode()
 
-    def broadcast_trees(self, trees: Sequence[TokenTree] | None) -> list[TokenTree]:
+    def broadcast_trees(self, trees: Sequence[TokenTree] | None) -> Sequence[TokenTree]:
         """Give every process the leader's trees; the others' argument is not looked at. Plain numbers, no pickle."""
         if self.size == 1:
-            return list(trees or ())
+            return trees if trees is not None else ()
         held = list(trees or ()) if self.leads else []
         names = self.broadcast_text(json.dumps([asdict(tree.source) for tree in held], ensure_ascii=False))
         sources = [Source(**fields) for fields in json.loads(names)]

@@ -30,15 +30,15 @@ def test_counts_are_exact_and_order_is_kept(encoder: Encoder):
     rows = [chat(1, "a", "b"), chat(2, "c", "d e f"), chat(3, "g", "h", dataset="other")]
     result = encode(encoder, *rows)
     assert [tree.source.line for tree in result.trees] == [1, 2, 3]
-    assert (result.tally("d").rows, result.tally("other").rows) == (2, 1)
-    assert result.tally("d").tokens == sum(len(tree) for tree in result.trees[:2])
-    assert result.tally("d").supervised == sum(len(tree.target_ids) for tree in result.trees[:2])
+    assert (result.tallies["d"].rows, result.tallies["other"].rows) == (2, 1)
+    assert result.tallies["d"].tokens == sum(len(tree) for tree in result.trees[:2])
+    assert result.tallies["d"].supervised == sum(len(tree.target_ids) for tree in result.trees[:2])
 
 
 def test_row_drawn_twice_is_trained_twice(encoder: Encoder):
     row = chat(1, "a", "b")
     result = encode(encoder, row, row)
-    assert len(result.trees) == result.tally("d").rows == 2
+    assert len(result.trees) == result.tallies["d"].rows == 2
 
 
 def test_over_long_rows_are_left_out_and_listed(encoder: Encoder):
@@ -47,7 +47,7 @@ def test_over_long_rows_are_left_out_and_listed(encoder: Encoder):
     result = encode(encoder, *rows, max_length=limit)
     assert [tree.source.line for tree in result.trees] == [1]
     assert [(item.source.line, item.code) for item in result.quarantined] == [(2, "over-long")]
-    assert (result.tally("d").over_long, result.tally("d").quarantined) == (1, 0)
+    assert (result.tallies["d"].over_long, result.tallies["d"].quarantined) == (1, 0)
     with pytest.raises(DataError, match="more than max_length"):
         encode(encoder, *rows, max_length=limit, truncation="error")
 
@@ -60,7 +60,7 @@ def test_oldest_whole_turns_are_dropped(encoder: Encoder):
     limit = longest(encode(encoder, kept).trees[0])
     result = encode(encoder, row, max_length=limit, truncation="turns")
     text = encoder.renderer.tokenizer.decode(result.trees[0].input_ids.tolist())
-    assert result.tally("d").shortened == 1
+    assert result.tallies["d"].shortened == 1
     assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nsecond")
     hopeless = encode(encoder, chat(1, "a", "b " * 200), max_length=20, truncation="turns")
     assert [item.code for item in hopeless.quarantined] == ["over-long"]
@@ -84,7 +84,7 @@ def test_strategies_decide_over_findings(encoder: Encoder):
     wrong_tool, literal = agent("g"), agent("f", "{'a': 1}")
     assert [q.code for q in encode(encoder, wrong_tool).quarantined] == ["unknown-tool"]
     kept = encode(encoder, literal)
-    assert (len(kept.trees), kept.tally("d").warnings) == (1, 1)
+    assert (len(kept.trees), kept.tallies["d"].warnings) == (1, 1)
     assert [q.code for q in encode(encoder, literal, strategy="discard").quarantined] == ["arguments-python-literal"]
     assert len(encode(encoder, wrong_tool, strategy="none").trees) == 1
     with pytest.raises(DataError, match="x:7"):
@@ -103,4 +103,4 @@ def test_row_that_cannot_be_written_is_listed_with_its_reason(encoder: Encoder):
     )
     result = encode(encoder, two)
     assert [(q.source.line, q.code) for q in result.quarantined] == [(3, "react-parallel-calls")]
-    assert result.tally("d").quarantined == 1
+    assert result.tallies["d"].quarantined == 1

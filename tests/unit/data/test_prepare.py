@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 
 from actune.config.settings import Settings
 from actune.core.errors import DataError
-from actune.data.encode import Encoded, Tally
+from actune.data.encode import Tally
 from actune.data.inspect import counts_table
-from actune.data.prepare import Prepared, SourceCount, _count, choose_rows, prepare
-from actune.render.encoder import Encoder
+from actune.data.prepare import Prepared, SourceCount
+from actune.data.row_parts import Trees
 
 
 def settings(**data: object) -> Settings:
@@ -27,25 +28,27 @@ def rows_file(folder: Path, name: str, count: int) -> str:
     return str(path)
 
 
-def test_a_source_given_twice_is_named_and_counted_once_in_the_table(tmp_path: Path):
+def test_a_source_given_twice_is_named_and_counted_once_in_the_table(
+    tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType
+):
     name = rows_file(tmp_path, "a.jsonl", 10)
-    rows = choose_rows(settings(dataset=[name], train_dataset_mix_ds=[name], train_dataset_mix_ratio=1.0))
-    assert [notice for notice in rows.notices if "is given 2 times" in notice]
-    counts = _count(rows, Encoded(), Encoded())
-    assert [(count.role, count.read) for count in counts] == [("agent + general", 20)]
+    given = settings(dataset=[name], train_dataset_mix_ds=[name], train_dataset_mix_ratio=1.0, validation_ratio=0.0)
+    prepared = data_kit.prepare_all(given, tokenizer_folder)
+    assert [notice for notice in prepared.notices if "is given 2 times" in notice]
+    assert [(count.role, count.read) for count in prepared.counts] == [("agent + general", 20)]
 
 
-def test_different_sources_need_no_notice(tmp_path: Path):
+def test_different_sources_need_no_notice(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):
     names = [rows_file(tmp_path, "a.jsonl", 10), rows_file(tmp_path, "b.jsonl", 10)]
-    assert choose_rows(settings(dataset=names)).notices == ()
+    assert data_kit.choose(settings(dataset=names), tokenizer_folder).notices == ()
 
 
-def test_a_sample_without_agent_rows_is_said(tmp_path: Path):
+def test_a_sample_without_agent_rows_is_said(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):
     agent, general = rows_file(tmp_path, "a.jsonl", 10), rows_file(tmp_path, "b.jsonl", 10)
     chosen = settings(
         dataset=[agent], train_dataset_mix_ds=[general], train_dataset_mix_ratio=2.0, train_dataset_sample=1
     )
-    assert any("leaves no agent row" in notice for notice in choose_rows(chosen).notices)
+    assert any("leaves no agent row" in notice for notice in data_kit.choose(chosen, tokenizer_folder).notices)
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -54,7 +57,7 @@ def test_the_table_fits_and_shows_every_number(width: int):
         rows=123456, tokens=98765432, supervised=8765432, over_long=12, quarantined=3, shortened=4, warnings=5
     )
     count = SourceCount(name="a/long_name_of_a_file.jsonl", role="agent", read=123475, unreadable=1, tally=tally)
-    prepared = Prepared(train=[], validation=[], counts=(count,), quarantined=(), notices=(), fingerprint="")
+    prepared = Prepared(train=Trees(), validation=Trees(), counts=(count,), quarantined=(), notices=(), fingerprint="")
     stream = io.StringIO()
     Console(file=stream, width=width).print(counts_table(prepared, width))
     shown = stream.getvalue()
@@ -66,7 +69,7 @@ def test_the_table_fits_and_shows_every_number(width: int):
 
 def test_columns_without_content_are_left_out():
     count = SourceCount(name="a", role="agent", read=1, unreadable=0, tally=Tally(rows=1))
-    prepared = Prepared(train=[], validation=[], counts=(count,), quarantined=(), notices=(), fingerprint="")
+    prepared = Prepared(train=Trees(), validation=Trees(), counts=(count,), quarantined=(), notices=(), fingerprint="")
     headings = [column.header for column in counts_table(prepared, 160).columns]
     assert headings == ["source", "role", "read", "trained", "tokens", "supervised", "over-long", "quarantined"]
 
@@ -81,25 +84,24 @@ def thinking_rows(folder: Path) -> str:
     return str(path)
 
 
-def test_what_a_template_loses_stops_the_run(tmp_path: Path, tokenizer_folder: Path):
+def test_what_a_template_loses_stops_the_run(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):
     chosen = settings(dataset=[thinking_rows(tmp_path)], validation_ratio=0.0)
     with pytest.raises(DataError) as caught:
-        prepare(chosen, choose_rows(chosen), Encoder.from_folder(tokenizer_folder))
+        data_kit.prepare_all(chosen, tokenizer_folder)
     assert caught.value.code == "reasoning-lost"
     assert "cannot hold 3 of 9 rows" in caught.value.message
     assert "thinking.jsonl:2" in caught.value.message
     assert "--allow_loss reasoning" in str(caught.value.fix)
 
 
-def test_a_loss_is_allowed_by_name_or_left_out_on_purpose(tmp_path: Path, tokenizer_folder: Path):
+def test_a_loss_is_allowed_by_name_or_left_out_on_purpose(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):
     chosen = settings(dataset=[thinking_rows(tmp_path)], validation_ratio=0.0)
-    allowing = Encoder.from_folder(tokenizer_folder, allow_loss=["reasoning"])
-    prepared = prepare(chosen, choose_rows(chosen), allowing)
+    prepared = data_kit.prepare_all(chosen, tokenizer_folder, allow_loss=["reasoning"])
     assert len(prepared.train) == 9
     assert [count.tally.warnings for count in prepared.counts] == [3]
     assert any("reasoning-lost in 3 rows" in notice for notice in prepared.notices)
     for strategy in ("discard", "none"):
         chosen = settings(dataset=[thinking_rows(tmp_path)], validation_ratio=0.0, check_dataset_strategy=strategy)
-        prepared = prepare(chosen, choose_rows(chosen), Encoder.from_folder(tokenizer_folder))
+        prepared = data_kit.prepare_all(chosen, tokenizer_folder)
         assert len(prepared.train) == 6
         assert [item.code for item in prepared.quarantined] == ["reasoning-lost"] * 3

@@ -1,0 +1,202 @@
+"""Finds the rows of a file: read once, in several processes if it is large, and kept for later runs.
+
+What is found is kept (`data.cache`) under the hash of the file, so that a second run of any mixture looks rows up instead
+of reading them. Rows of other files than plain jsonl, which cannot be entered in the middle, are kept beside it as jsonl.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actune.core.errors import DataError
+from actune.core.types import Source
+from actune.data.arrays import load_arrays, save_arrays
+from actune.data.cache import Cache, hash_file, make_key
+from actune.data.row_table import FACTS, Facts, RowFacts, RowTable, ToolSet, map_file, read_conversation
+from actune.data.rows import scan_file
+from actune.data.sources import Quarantined, check_file, find_file_format
+from actune.data.workers import work
+
+_KIND = "rows"
+_ROWS, _LINES, _TABLES = "rows.jsonl", "row-lines.npy", "tables.json"
+# A process takes this many bytes of a file at a time: enough to be worth a task, few enough to share out evenly.
+_CHUNK = 1 << 22
+
+_Refused = tuple[int, dict[str, Any]]
+"""A line and the parts of its error."""
+
+
+def open_table(
+    path: Path,
+    *,
+    name: str,
+    shown: str,
+    format_name: str | None,
+    cache: Cache,
+    processes: int,
+    advance: Callable[[int], None] = lambda _bytes: None,
+) -> RowTable:
+    """Return the rows of a file, read now or kept from an earlier run; `advance` is told of bytes that were read.
+
+    Raises:
+        ConfigError: the file cannot be read, or its format is not known.
+    """
+    kind = check_file(path)
+    key = make_key(_KIND, hash_file(path), kind, format_name)
+    folder = cache.find(_KIND, key)
+    if folder is None:
+        with cache.put(_KIND, key, {"kind": kind, "format": format_name}) as building:
+            _build(path, kind, building, format_name or find_file_format(path, shown=shown), processes, advance)
+        folder = cache.root / _KIND / key
+    tables = json.loads((folder / _TABLES).read_text(encoding="utf-8"))
+    return RowTable(
+        name=name,
+        shown=shown,
+        format_name=tables["format"],
+        facts=RowFacts(columns=load_arrays(folder, FACTS), toolsets=tuple(_read_toolsets(tables["toolsets"]))),
+        quarantined=[
+            Quarantined(source=Source(file=shown, line=line, dataset=name), **parts)
+            for line, parts in tables["refused"]
+        ],
+        path=path if kind == ".jsonl" else folder / _ROWS,
+        key=key,
+    )
+
+
+def index_range(
+    *,
+    path: str,
+    begin: int,
+    end: int,
+    first: int,
+    lines: str | None,
+    format_name: str,
+    out: str,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Find the rows of a jsonl file between two bytes; what a worker does.
+
+    `first` is the number of the first line, counted from 0; `lines` a file with the number that stands for each line
+    where the rows came from another file. The arrays go to the folder `out`, the rest is returned.
+    """
+    numbers = None if lines is None else np.load(lines, mmap_mode="r")
+    found, refused = Facts(), []
+    view = map_file(Path(path))
+    view.seek(begin)
+    line, at = first, begin
+    while at < end:
+        raw = view.readline()
+        number = line + 1 if numbers is None else int(numbers[line])
+        source = Source(file="", line=number)
+        try:
+            conversation = read_conversation(raw, source, format_name, starts_file=at == 0)
+            if conversation is not None:
+                found.add(conversation, offset=at, size=len(raw))
+        except DataError as error:
+            refused.append(
+                (number, {"code": error.code, "message": error.message, "field": error.field, "fix": error.fix})
+            )
+        at, line = at + len(raw), line + 1
+    folder = Path(out)
+    folder.mkdir()
+    save_arrays(folder, found.arrays())
+    advance(end - begin)
+    return {"toolsets": _write_toolsets(found.toolsets), "refused": refused}
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def _build(
+    path: Path, kind: str, folder: Path, format_name: str, processes: int, advance: Callable[[int], None]
+) -> None:
+    """Write the index of a file into a folder."""
+    rows, lines, refused = path, None, []
+    if kind != ".jsonl":
+        rows, lines = folder / _ROWS, folder / _LINES
+        refused = _write_rows(path, kind, rows, lines)
+    tasks = [
+        {
+            "do": "index", "path": str(rows), "begin": begin, "end": end, "first": first, "format_name": format_name,
+            "lines": None if lines is None else str(lines), "out": str(folder / f"part-{begin}"),
+        }
+        for begin, end, first in _find_ranges(rows)
+    ]  # fmt: skip
+    answers = work(tasks, processes=processes, advance=advance)
+    toolsets: dict[ToolSet, int] = {}
+    parts = []
+    for task, answer in zip(tasks, answers, strict=True):
+        part = load_arrays(Path(task["out"]), FACTS)
+        places = [toolsets.setdefault(tools, len(toolsets)) for tools in _read_toolsets(answer["toolsets"])]
+        part["toolsets"] = np.array(places, dtype=np.int32)[part["toolsets"]]
+        parts.append(part)
+        refused += [(line, fields) for line, fields in answer["refused"]]
+    none = Facts().arrays()
+    save_arrays(folder, {name: np.concatenate([none[name], *(part[name] for part in parts)]) for name in FACTS})
+    for task in tasks:
+        _remove(Path(task["out"]))
+    tables = {
+        "format": format_name,
+        "toolsets": _write_toolsets(list(toolsets)),
+        "refused": sorted(refused, key=lambda item: item[0]),
+    }
+    (folder / _TABLES).write_text(json.dumps(tables), encoding="utf-8")
+
+
+def _find_ranges(path: Path) -> Iterator[tuple[int, int, int]]:
+    """Yield (begin, end, lines before) of parts of a file that end with a line."""
+    if path.stat().st_size == 0:
+        return
+    view = map_file(path)
+    begin = first = 0
+    while begin < len(view):
+        end = view.find(b"\n", min(begin + _CHUNK, len(view) - 1)) + 1 or len(view)
+        yield begin, end, first
+        first += view[begin:end].count(b"\n")
+        begin = end
+
+
+def _write_rows(path: Path, kind: str, rows: Path, lines: Path) -> list[_Refused]:
+    """Write the rows of any file as jsonl, and the number of each; return what cannot be read."""
+    numbers: list[int] = []
+    refused: list[_Refused] = []
+    with rows.open("w", encoding="ascii") as file:
+        for source, row in scan_file(path, kind, "", path.name):
+            if isinstance(row, DataError):
+                parts = {"code": row.code, "message": row.message, "field": row.field, "fix": row.fix}
+                refused.append((source.line, parts))
+                continue
+            file.write(json.dumps(row, default=_write_value) + "\n")
+            numbers.append(source.line)
+    np.save(lines, np.array(numbers, dtype=np.int64))
+    return refused
+
+
+def _write_value(value: object) -> object:
+    """Return what stands for a value of a table that JSON has not: readers refuse it where they look at it."""
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, (datetime.date, datetime.time)):
+        return {type(value).__name__: value.isoformat()}
+    return {type(value).__name__: str(value)}
+
+
+def _remove(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def _write_toolsets(toolsets: Sequence[ToolSet]) -> list[tuple[list[str], bool]]:
+    return [(sorted(names), offered) for names, offered in toolsets]
+
+
+def _read_toolsets(listed: Sequence[tuple[Sequence[str], bool]]) -> list[ToolSet]:
+    return [(frozenset(names), offered) for names, offered in listed]

@@ -1,0 +1,186 @@
+"""Encoded rows, kept: flat arrays of ids with offsets, mapped into memory, one entry for each part of a file's rows.
+
+A row's entry depends on the file, the tokenizer, the template and how text is written, and on the maximum length only
+where over-long rows are cut. So another mixture, another seed or another number of steps finds its rows here, and only
+rows that were never encoded are.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actune.core.types import Source
+from actune.data.arrays import load_arrays, save_arrays
+from actune.data.cache import Cache, hash_file, make_key
+from actune.data.encode import Truncation, encode_row
+from actune.data.row_parts import MemoryPart, PartWriter, Place, StoredPart
+from actune.data.row_table import Row, RowTable, map_file, read_conversation
+from actune.data.workers import work
+from actune.render.encoder import Encoder
+
+_KIND = "encoded"
+# Rows that a process encodes at a time, and below which starting processes is not worth it.
+_PART, _FEW = 2048, 1024
+_TOLD = 128  # rows after which progress is told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How rows are written: a model's folder and the arguments of `Encoder.from_folder`, as plain JSON.
+
+    `max_length` and `truncation` say what becomes of over-long rows.
+    """
+
+    folder: str
+    options: Mapping[str, Any]
+    max_length: int
+    truncation: Truncation
+
+    def encoder(self) -> Encoder:
+        """Return the encoder that writes so."""
+        return _make_encoder(json.dumps([self.folder, dict(self.options)], sort_keys=True))
+
+    def key(self) -> str:
+        """Return a hash of everything that decides what is written."""
+        folder = Path(self.folder)
+        read = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja") and path.is_file()]
+        template = self.options.get("chat_template")
+        files = {path.name: hash_file(path) for path in read if not path.name.endswith(".index.json")}
+        options = dict(self.options)
+        if template is not None:
+            options["chat_template"] = hash_file(Path(template))
+        if not _reads_clock(self.encoder()):
+            options["now"] = None
+        cut = [self.max_length, self.truncation] if self.truncation in ("turns", "windows") else []
+        return make_key(files, options, cut)
+
+
+def _reads_clock(encoder: Encoder) -> bool:
+    templates = encoder.renderer.templates
+    return "strftime_now" in templates.plain or "strftime_now" in templates.tools
+
+
+@lru_cache(maxsize=4)
+def _make_encoder(text: str) -> Encoder:
+    folder, options = json.loads(text)
+    if options.get("chat_template") is not None:
+        options["chat_template"] = Path(options["chat_template"])
+    if options.get("now") is not None:
+        options["now"] = datetime.date.fromisoformat(options["now"])
+    return Encoder.from_folder(Path(folder), **options)
+
+
+class RowStore:
+    """What rows become under one way of writing; encodes what is not there yet."""
+
+    def __init__(self, writing: Writing, cache: Cache, *, processes: int) -> None:
+        """Use `processes` processes where there is much to do."""
+        self._writing, self._cache, self._processes = writing, cache, processes
+        self._key = writing.key()
+        self._places: dict[RowTable, dict[int, Place]] = {}
+
+    def find(self, rows: Iterable[Row], advance: Callable[[int], None] = lambda _rows: None) -> list[Place]:
+        """Return where each row's encoding is, after encoding what is not there; `advance` is told how many rows are done.
+
+        Raises:
+            ConfigError: the cache cannot be written, or a process ended by itself.
+        """
+        rows = list(rows)
+        wanted: dict[RowTable, dict[int, Row]] = {}
+        for row in rows:
+            wanted.setdefault(row.table, {})[row.number] = row
+        for table, numbers in wanted.items():
+            known = self._known(table)
+            missing = sorted(number for number in numbers if number not in known)
+            advance(len(numbers) - len(missing))
+            if table.path is None:
+                self._encode_here([numbers[number] for number in missing], known, advance)
+            elif missing:
+                self._encode(table, np.array(missing, dtype=np.int64), known, advance)
+        return [self._places[row.table][row.number] for row in rows]
+
+    def _known(self, table: RowTable) -> dict[int, Place]:
+        """Return the rows of a table that are encoded, by their numbers."""
+        known = self._places.get(table)
+        if known is None:
+            known = self._places[table] = {}
+            for folder in self._cache.parts(_KIND, self._folder(table)) if table.path is not None else ():
+                _register(StoredPart(folder), known)
+        return known
+
+    def _folder(self, table: RowTable) -> str:
+        return make_key(self._key, table.key)
+
+    def _encode_here(self, rows: Sequence[Row], known: dict[int, Place], advance: Callable[[int], None]) -> None:
+        encoder, writing = self._writing.encoder(), self._writing
+        for row in rows:
+            outcome = encode_row(row.load(), encoder, max_length=writing.max_length, truncation=writing.truncation)
+            known[row.number] = (MemoryPart(outcome), 0)
+            advance(1)
+
+    def _encode(
+        self, table: RowTable, missing: NDArray[np.int64], known: dict[int, Place], advance: Callable[[int], None]
+    ) -> None:
+        with self._cache.scratch() as scratch:
+            save_arrays(scratch, {name: table.facts[name][missing] for name in ("offsets", "sizes", "lines")})
+            save_arrays(scratch, {"numbers": missing})
+            tasks = [
+                {
+                    "do": "encode", "path": str(table.path), "rows": str(scratch), "begin": begin,
+                    "end": min(begin + _PART, len(missing)), "format_name": table.format_name,
+                    "writing": asdict(self._writing), "out": str(scratch / f"part-{begin}"),
+                }
+                for begin in range(0, len(missing), _PART)
+            ]  # fmt: skip
+            work(tasks, processes=self._processes if len(missing) > _FEW else 1, advance=advance)
+            for task in tasks:
+                folder = self._cache.keep_part(_KIND, self._folder(table), Path(task["out"]))
+                _register(StoredPart(folder), known)
+
+
+def _register(part: StoredPart, known: dict[int, Place]) -> None:
+    for place, number in enumerate(part.numbers.tolist()):
+        known.setdefault(number, (part, place))
+
+
+def encode_part(
+    *,
+    path: str,
+    rows: str,
+    begin: int,
+    end: int,
+    format_name: str,
+    writing: Mapping[str, Any],
+    out: str,
+    advance: Callable[[int], None],
+) -> None:
+    """Encode some rows of a jsonl file into the folder `out`; what a worker does.
+
+    `rows` is a folder with the numbers, lines, offsets and sizes of rows, of which those from `begin` to `end` are meant.
+    """
+    way = Writing(**writing)
+    encoder, view = way.encoder(), map_file(Path(path))
+    facts = load_arrays(Path(rows), ("numbers", "lines", "offsets", "sizes"))
+    part = PartWriter()
+    for index in range(begin, end):
+        start = int(facts["offsets"][index])
+        source = Source(file="", line=int(facts["lines"][index]))
+        conversation = read_conversation(
+            view[start : start + int(facts["sizes"][index])], source, format_name, starts_file=start == 0
+        )
+        assert conversation is not None  # blank lines have no number
+        outcome = encode_row(conversation, encoder, max_length=way.max_length, truncation=way.truncation)
+        part.add(int(facts["numbers"][index]), outcome)
+        if (index + 1 - begin) % _TOLD == 0:
+            advance(_TOLD)
+    advance((end - begin) % _TOLD)
+    part.save(Path(out))

@@ -1,0 +1,163 @@
+"""Work on rows shared out to processes: tasks and answers are JSON lines, what is large goes through files.
+
+A process is started as `python -c`, not forked and not by `multiprocessing`: nothing of the caller's script runs again
+in it, threads and locks of the caller are not copied, and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from actune.core.errors import ActuneError, ConfigError, DataError, ModelError, RenderError
+
+Task = Mapping[str, Any]
+"""`{"do": name of a worker function, ...its arguments}`, plain JSON."""
+
+# What a process may be asked to do: the functions that tasks name, `module:function`.
+_FUNCTIONS = {"index": "actune.data.row_index:index_range", "encode": "actune.data.row_store:encode_part"}
+_ERRORS: Mapping[str, type[ActuneError]] = {
+    kind.__name__: kind for kind in (ConfigError, DataError, RenderError, ModelError)
+}
+_SERVE = "from actune.data.workers import serve; serve()"
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def work(tasks: Sequence[Task], *, processes: int, advance: Callable[[int], None] = lambda _rows: None) -> list[Any]:
+    """Return what each task gives, in the order of the tasks; with one process or task they run in this one.
+
+    `advance` is told how many rows are done, now and then.
+
+    Raises:
+        ActuneError: what a task raised; the others are stopped.
+        ConfigError: a process ended by itself, for want of memory, say.
+    """
+    if processes < 2 or len(tasks) < 2:
+        return [perform(task, advance) for task in tasks]
+    with contextlib.ExitStack() as stack:
+        waiting = iter(enumerate(tasks))
+        answers: list[Any] = [None] * len(tasks)
+        events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
+        running = 0
+        workers: list[subprocess.Popen[str]] = []
+        for number in range(min(processes, len(tasks))):
+            workers.append(stack.enter_context(_start()))
+            threading.Thread(target=_listen, args=(number, workers[number], events), daemon=True).start()
+            running += _give(workers[number], next(waiting, None))
+        while running:
+            number, event = events.get()
+            if "rows" in event:
+                advance(event["rows"])
+                continue
+            running -= 1
+            if "place" not in event:
+                _fail(workers[number], event)
+            answers[event["place"]] = event["answer"]
+            running += _give(workers[number], next(waiting, None))
+    return answers
+
+
+def perform(task: Task, advance: Callable[[int], None]) -> Any:  # noqa: ANN401 - each task has its own answer
+    """Do one task in this process.
+
+    Raises:
+        ActuneError: what the task raises; ConfigError for files that cannot be read or written.
+    """
+    module, name = _FUNCTIONS[task["do"]].split(":")
+    function = getattr(importlib.import_module(module), name)
+    try:
+        return function(**{key: value for key, value in task.items() if key != "do"}, advance=advance)
+    except OSError as error:
+        raise ConfigError(
+            f"rows cannot be prepared: {error}", fix="free some room on the disk, or give another --cache_dir"
+        ) from error
+
+
+def serve() -> None:
+    """Do tasks from stdin until it ends; what a child process runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a child ends
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # whatever else prints must not end up among the answers
+
+    def say(event: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(event) + "\n")
+
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            answer = perform(message["task"], lambda rows: say({"rows": rows}))
+        except ActuneError as error:
+            parts = {"code": getattr(error, "code", None), "field": getattr(error, "field", None)}
+            say({"error": type(error).__name__, "message": error.message, "fix": error.fix} | parts)
+        else:
+            say({"place": message["place"], "answer": answer})
+
+
+@contextlib.contextmanager
+def _start() -> Iterator[subprocess.Popen[str]]:
+    paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 - entries may be archives
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | one_thread | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _give(worker: subprocess.Popen[str], item: tuple[int, Task] | None) -> int:
+    """Send a worker its next task; return how many tasks are running more than before."""
+    if item is None:
+        return 0
+    assert worker.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # its end is reported by the thread that listens
+        worker.stdin.write(json.dumps({"place": item[0], "task": item[1]}) + "\n")
+        worker.stdin.flush()
+    return 1
+
+
+def _listen(number: int, worker: subprocess.Popen[str], events: queue.Queue[tuple[int, dict[str, Any]]]) -> None:
+    assert worker.stdout is not None
+    with contextlib.suppress(ValueError):  # closed while it was read: nobody waits for it any more
+        for line in worker.stdout:
+            events.put((number, json.loads(line)))
+    events.put((number, {"ended": True}))
+
+
+def _fail(worker: subprocess.Popen[str], event: Mapping[str, Any]) -> NoReturn:
+    """Raise what a worker raised, or say how it ended."""
+    if "error" in event:
+        kind = _ERRORS.get(event["error"], ActuneError)
+        parts = {key: event[key] for key in ("code", "field") if kind in (DataError, RenderError)}
+        raise kind(event["message"], fix=event["fix"], **parts)
+    worker.wait()
+    raise ConfigError(
+        f"a process that prepares rows ended with code {worker.returncode}, its last words stand above",
+        fix="a negative code is a signal (-9: mostly no memory left); --dataset_num_proc 1 needs the least",
+    )
