@@ -26,7 +26,9 @@ Kind = Literal["dataset", "model"]
 CONNECT_SECONDS = 5.0
 """How long to wait for a hub to accept a connection before it counts as out of reach."""
 
-DATA_PATTERNS = tuple(f"*.{kind}{packed}" for kind in ("jsonl", "json", "parquet", "csv") for packed in ("", ".gz"))
+_PACKED = ("", ".gz", ".zst")
+# No .txt: in a repository that is a licence or a note.
+DATA_PATTERNS = tuple(f"*.{kind}{packed}" for kind in ("jsonl", "json", "parquet", "csv") for packed in _PACKED)
 # Weights as safetensors only: the other layouts are pickles, which run code when they are read.
 MODEL_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
@@ -109,14 +111,14 @@ def download_dataset(text: str) -> Download:
     files = [path for path in _files(root, DATA_PATTERNS, _DATA_LEFT_OUT) if _is_under(path, root, name.path)]
     if not files:
         raise ConfigError(
-            f"{name} has no data file ({', '.join(DATA_PATTERNS[::2])})",
+            f"{name} has no data file ({', '.join(DATA_PATTERNS[:: len(_PACKED)])})",
             fix="look at its files on the hub, and name one: " + f"{name.hub}:{name.repository}/FILE",
         )
     if not name.path:
         files, left_out = _training_files(files, root)
         shown = ", ".join(path.relative_to(root).as_posix() for path in left_out[:5])
         notices += [f"{name}: {len(left_out)} files of held-out splits are not used: {shown}"] if left_out else []
-    kinds = {path.name.removesuffix(".gz").rsplit(".", 1)[-1] for path in files}
+    kinds = {path.name.removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[-1] for path in files}
     if len(kinds) > 1:
         shown = ", ".join(path.relative_to(root).as_posix() for path in files[:8])
         raise ConfigError(

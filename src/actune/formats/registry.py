@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation, Source
+from actune.formats.padding import Padded, drop_padding
 
 GROUP = "actune.formats"
 # Where two formats can read the same rows, the first one is meant.
@@ -27,6 +28,7 @@ _BUILT_IN = {
     "ms-agent": "ms_agent",
     "query-response": "query_response",
     "alpaca": "alpaca",
+    "text": "text",
 }
 
 
@@ -105,6 +107,10 @@ def read_row(row: Mapping[str, Any], source: Source, format_name: str) -> Conver
     """
     form = get(format_name)
     try:
+        if isinstance(row, Padded):
+            row, left_out = drop_padding(row)
+            conversation = form.read(row, source)
+            return replace(conversation, repairs=(*left_out, *conversation.repairs)) if left_out else conversation
         return form.read(row, source)
     except RecursionError:
         raise DataError(

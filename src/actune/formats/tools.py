@@ -10,6 +10,7 @@ from typing import Any
 
 from actune.core.api_list import schema_of_list
 from actune.core.errors import DataError
+from actune.core.json_text import DuplicateKeyError, NotJsonError, read_json, write_json
 from actune.core.types import ToolCall, ToolSpec
 from actune.formats.fields import kind, shorten
 
@@ -44,9 +45,9 @@ def _read_tools_text(text: str, field: str) -> tuple[tuple[ToolSpec, ...], tuple
         return (), ()
     repairs: list[str] = []
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except (ValueError, RecursionError) as error:
-        raise _fault(f"{field} is no JSON: {error}", "tools-unreadable", field) from None
+        raise _fault(f"{field} is no JSON: {error}", _code(error, "tools-unreadable"), field) from None
     tools = () if value is None else _read_list(value, field, repairs)
     return tools, tuple(repairs)
 
@@ -140,11 +141,10 @@ def read_calls(value: object, field: str, repairs: list[str]) -> tuple[ToolCall,
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = read_json(value)
         except (ValueError, RecursionError) as error:
-            raise _call_fault(
-                f"{field} is no JSON ({error}): {shorten(str(value))}", "call-unreadable", field
-            ) from None
+            what = f"{field} is no JSON ({error}): {shorten(str(value))}"
+            raise _call_fault(what, _code(error, "call-unreadable"), field) from None
     if isinstance(value, Mapping):
         return (_read_call(value, field, repairs),)
     if not isinstance(value, (list, tuple)) or not value:
@@ -180,10 +180,18 @@ def _read_arguments(value: object, field: str, repairs: list[str]) -> str:
         return "{}"
     if isinstance(value, Mapping):
         try:
-            return json.dumps(value, ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError):
-            pass
+            return write_json(value)
+        except (TypeError, ValueError) as error:
+            what = f"{field} holds what JSON does not have: {error}"
+            raise _call_fault(what, "arguments-unreadable", field) from None
     raise _call_fault(f"{field} is {kind(value)}; a JSON object or its text is needed", "arguments-unreadable", field)
+
+
+def _code(error: Exception, otherwise: str) -> str:
+    """Return the code of JSON text that cannot be read."""
+    if isinstance(error, DuplicateKeyError):
+        return "json-duplicate-key"
+    return "json-number" if isinstance(error, NotJsonError) else otherwise
 
 
 def _call_fault(what: str, code: str, field: str) -> DataError:

@@ -15,7 +15,6 @@ from actune.data.files import find_files
 def folder(tmp_path, monkeypatch) -> Path:
     """A working folder with data on three levels, hidden entries and files of other types."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("actune.data.files.SUFFIXES", dict.fromkeys((".jsonl", ".json", ".csv.gz", ".txt")))
     for name in (
         "data/b.jsonl", "data/a.json", "data/.hidden.jsonl", "data/README.md", "data/notes.txt", "data/x/c.jsonl",
         "data/x/y/d.csv.gz", "data/.git/e.jsonl", "data/b.jsonl.quarantine.jsonl",

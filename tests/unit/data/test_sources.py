@@ -96,8 +96,10 @@ def test_wrong_json_names_line_and_column(tmp_path, text, line, part):
 
 
 def test_wrong_utf8_in_json(tmp_path):
-    [(source, error)] = read_file(write(tmp_path / "a.json", b'[{"a": 1},\n{"a": "\xe4"}]'))
-    assert (source.line, error.code) == (2, "utf8-invalid")
+    path = write(tmp_path / "a.json", b'[{"a": 1},\n{"a": "\xe4"},\n{"a": 3}]')
+    assert outcome(path) == [(1, {"a": 1}), (2, "utf8-invalid"), (3, {"a": 3})]
+    error = list(read_file(path))[1][1]
+    assert isinstance(error, DataError)
     assert "line 2, byte 8" in error.message
 
 
@@ -138,7 +140,7 @@ def test_parquet_rows_by_number_with_nested_cells(tmp_path, name):
         ("empty.jsonl", "", "is empty"),
         ("blank.jsonl", "\n \n", "has no rows"),
         ("none.json", "[]", "has no rows"),
-        ("a.txt", "x", "no type that can be read"),
+        ("a.md", "x", "no type that can be read"),
         ("a.parquet", "not parquet", "cannot be read"),
     ],
 )
@@ -218,7 +220,7 @@ def test_the_registry_names_are_the_references():
 
 
 def test_an_unknown_format_names_the_file_and_a_given_one_overrides(tmp_path):
-    path = write(tmp_path / "a.jsonl", jsonl([{"text": "x"}]))
+    path = write(tmp_path / "a.jsonl", jsonl([{"txet": "x"}]))
     with pytest.raises(ConfigError, match=r"a\.jsonl: the format of the rows is not known"):
         load_conversations(str(path))
     [quarantined] = load_conversations(str(path), format_name="openai").quarantined

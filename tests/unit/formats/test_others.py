@@ -1,4 +1,4 @@
-"""sharegpt, swift, query-response and alpaca rows."""
+"""sharegpt, swift, query-response, alpaca and text rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from actune.core.errors import DataError
 from actune.core.types import Source
-from actune.formats import alpaca, query_response, sharegpt, swift
+from actune.evals.tasks import nll_items
+from actune.formats import alpaca, query_response, sharegpt, swift, text
 from actune.formats.registry import read_row
 
 SOURCE = Source(file="rows.jsonl", line=1)
@@ -146,3 +147,22 @@ def test_real_sharegpt_rows(shared, language, refused):
         except DataError as error:
             faults[number] = error.code
     assert faults == refused
+
+
+def test_a_plain_text_is_never_trained_and_wholly_measured():
+    conversation = text.read({"id": 3, "text": " two\nlines "}, SOURCE)
+    [message] = conversation.messages
+    assert (message.role, message.content, message.train) == ("assistant", " two\nlines ", False)
+    assert text.write(conversation) == {"id": "3", "text": " two\nlines "}
+    [item] = nll_items([conversation], task="drift")
+    assert item.conversation.messages[0].train
+    chat_row = read_row(chat(("user", "q"), ("assistant", "a")) | {"x": 1}, SOURCE, "openai")
+    with pytest.raises(DataError) as caught:
+        text.write(chat_row)
+    assert caught.value.code == "format-cannot-hold"
+    off = read_row(
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": False}]},
+        SOURCE,
+        "openai",
+    )
+    assert not nll_items([off], task="drift")[0].conversation.messages[1].train

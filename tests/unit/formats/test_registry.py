@@ -39,6 +39,8 @@ REACT = talk(("system", "Use:\nAction: a\nAction Input: b"), ("human", "q"), ("g
         ([talk(("user", "q"), ("assistant", "a"), tools="[]")], "sharegpt"),
         ([{"query": "q", "response": "r", "tag": "zh"}], "query-response"),
         ([{"instruction": "i", "input": "", "output": "o"}], "alpaca"),
+        ([{"text": "x", "meta": {}}], "text"),
+        ([{"text": "x", "query": "q", "response": "r"}], "query-response"),
         ([{"junk": 1}, {"instruction": "i", "output": "o"}], "alpaca"),
     ],
 )
