@@ -6,8 +6,6 @@ of reading them. Rows of other files than plain jsonl, which cannot be entered i
 
 from __future__ import annotations
 
-import base64
-import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from actune.core.errors import DataError
+from actune.core.json_text import write_json
 from actune.core.types import Source
 from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
@@ -167,25 +166,16 @@ def _write_rows(path: Path, kind: str, rows: Path, lines: Path) -> list[_Refused
     """Write the rows of any file as jsonl, and the number of each; return what cannot be read."""
     numbers: list[int] = []
     refused: list[_Refused] = []
-    with rows.open("w", encoding="ascii") as file:
+    with rows.open("w", encoding="utf-8", newline="\n") as file:
         for source, row in scan_file(path, kind, "", path.name):
             if isinstance(row, DataError):
                 parts = {"code": row.code, "message": row.message, "field": row.field, "fix": row.fix}
                 refused.append((source.line, parts))
                 continue
-            file.write(json.dumps(row, default=_write_value) + "\n")
+            file.write(write_json(row) + "\n")
             numbers.append(source.line)
     np.save(lines, np.array(numbers, dtype=np.int64))
     return refused
-
-
-def _write_value(value: object) -> object:
-    """Return what stands for a value of a table that JSON has not: readers refuse it where they look at it."""
-    if isinstance(value, bytes):
-        return {"bytes": base64.b64encode(value).decode()}
-    if isinstance(value, (datetime.date, datetime.time)):
-        return {type(value).__name__: value.isoformat()}
-    return {type(value).__name__: str(value)}
 
 
 def _remove(folder: Path) -> None:

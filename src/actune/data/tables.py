@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from actune.core.errors import ConfigError, DataError
 from actune.data.json_rows import load_cell
-from actune.formats.padding import Padded
+from actune.formats.padding import ARGUMENTS, Padded, drop_padding
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,7 +113,7 @@ def _decode_cells(row: dict[str, Any], number: int) -> dict[str, Any] | DataErro
 def scan_parquet(stream: BinaryIO) -> Iterator[tuple[int, object]]:
     """Yield (number, row or DataError) of a parquet file that can be sought in.
 
-    Structs become `Padded` objects, maps objects, JSON columns their values.
+    Rows are of values that JSON has: structs and maps are objects, JSON columns their values; see `padding` for nulls.
 
     Raises:
         ConfigError: the file is damaged or no parquet file, or names a column twice.
@@ -163,22 +164,22 @@ _Reader = Callable[[Any, str], Any]
 
 
 def _convert(row: dict[str, Any], readers: Mapping[str, _Reader | None], number: int) -> dict[str, Any] | DataError:
-    padded = False
-    for key, reader in readers.items():
-        if reader is None or row[key] is None:
-            continue
-        padded = True
-        try:
-            row[key] = reader(row[key], key)
-        except _CellError as problem:
-            error = problem.error
-            return DataError(f"row {number}, {error.message}", code=error.code, field=key, fix=error.fix)
-    decoded = _decode_cells(row, number)
-    return Padded(decoded) if padded and not isinstance(decoded, DataError) else decoded
+    """Return a row of the values that JSON has; a key with null may be absent from the row."""
+    try:
+        for key, reader in readers.items():
+            if reader is not None and row[key] is not None:
+                row[key] = reader(row[key], key)
+        decoded = _decode_cells(row, number)
+        return decoded if isinstance(decoded, DataError) else drop_padding(decoded)
+    except (_CellError, DataError) as problem:
+        error = problem.error if isinstance(problem, _CellError) else problem
+        return DataError(f"row {number}: {error.message}", code=error.code, field=error.field, fix=error.fix)
+    except RecursionError:
+        return DataError(f"row {number} is nested too deeply", code="row-too-deep", fix="flatten its values")
 
 
 def _reader(kind: pa.DataType) -> _Reader | None:
-    """Return what makes a value of an Arrow type the value of a row; None where it is that already."""
+    """Return what makes a value of an Arrow type one that JSON has; None where it is that already."""
     import pyarrow.types as types
 
     if isinstance(kind, types.lib.BaseExtensionType):
@@ -192,13 +193,39 @@ def _reader(kind: pa.DataType) -> _Reader | None:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         inner = _reader(kind.value_type)
         return None if inner is None else _list_reader(inner)
-    return None
+    if types.is_floating(kind):
+        return _read_float
+    plain = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    plain = plain or types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)
+    return None if plain else _read_other
+
+
+def _read_float(value: float, place: str) -> object:
+    return value if math.isfinite(value) else _read_other(value, place)
+
+
+def _read_other(value: object, place: str) -> object:
+    """Return an object in place of a value that JSON does not have: no reader takes it for a text or a number.
+
+    Arguments may be any object, so there it is an error.
+    """
+    kind = type(value).__name__
+    if any(part in ARGUMENTS for part in place.replace("[", ".").split(".")):
+        raise _CellError(
+            DataError(
+                f"{place} is {value!r} ({kind}), which JSON does not have",
+                code="arguments-unreadable",
+                field=place,
+                fix="write it as a text or a number",
+            )
+        )
+    return {kind: str(value)}
 
 
 def _read_json(value: str, place: str) -> object:
-    read = load_cell(value, f"column {place!r}")
+    read = load_cell(value, place)
     if isinstance(read, DataError):
-        raise _CellError(read)
+        raise _CellError(DataError(read.message, code=read.code, field=place, fix=read.fix))
     return read
 
 
@@ -218,15 +245,12 @@ def _map_reader(inner: _Reader | None) -> _Reader:
     def read(value: Sequence[tuple[Any, Any]], place: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, item in value:
-            if not isinstance(key, str) or key in found:
-                what = f"the key {key!r} stands twice" if isinstance(key, str) else f"the key {key!r} is no text"
-                raise _CellError(
-                    DataError(
-                        f"column {place!r}: {what}",
-                        code="json-duplicate-key" if isinstance(key, str) else "cell-unreadable",
-                        fix="write the cell as JSON text",
-                    )
-                )
+            if not isinstance(key, str):
+                what = f"{place}: the key {key!r} is no text"
+                raise _CellError(DataError(what, code="cell-unreadable", field=place, fix="write it as JSON text"))
+            if key in found:
+                what = f"{place}: the key {key!r} stands twice in one object"
+                raise _CellError(DataError(what, code="json-duplicate-key", field=place, fix="keep one of them"))
             found[key] = item if inner is None or item is None else inner(item, f"{place}.{key}")
         return found
 
@@ -234,7 +258,9 @@ def _map_reader(inner: _Reader | None) -> _Reader:
 
 
 def _list_reader(inner: _Reader) -> _Reader:
-    def read(value: Sequence[Any], place: str) -> list[Any]:
+    def read(value: Sequence[Any], place: str) -> Sequence[Any]:
+        if inner is _read_float and all(item is None or math.isfinite(item) for item in value):
+            return value  # a vector of thousands of numbers, say
         return [item if item is None else inner(item, f"{place}[{index}]") for index, item in enumerate(value)]
 
     return read

@@ -14,19 +14,24 @@ from actune.core.schema import find_properties, find_types
 
 _TOOLS = ("tools", "functions", "available_tools")
 _SCHEMAS = ("parameters", "input_schema")
-_ARGUMENTS = ("arguments", "input")
+ARGUMENTS = ("arguments", "input")
+"""Keys that the arguments of a call stand under."""
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _VALUES = ("default", "const")
 
 
+REPAIRS = "actune:repairs"
+"""The key of a row under which a table's reader says what it left out; it joins the repairs of the conversation."""
+
+
 class Padded(dict):
-    """An object out of a struct column, or a row that holds some: keys with null may be no keys of the row."""
+    """An object out of a struct column: keys with null may be no keys of the row."""
 
 
-def drop_padding(row: Padded) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a row without padding in its tools and arguments, and what was left out, for the row's repairs.
+def drop_padding(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without padding in its tools and arguments; what was left out stands under REPAIRS.
 
-    Other nulls stay: the readers take a key with null for absent.
+    Other nulls stay: the readers of formats take a key with null for absent.
 
     Raises:
         DataError: code `struct-padding` where null may be a value.
@@ -41,7 +46,7 @@ def drop_padding(row: Padded) -> tuple[dict[str, Any], tuple[str, ...]]:
     for key, value in result.items():
         if key not in _TOOLS:
             result[key] = _search(value, key, schemas, repairs)
-    return result, tuple(repairs)
+    return result | {REPAIRS: repairs} if repairs else result
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ def _search(value: Any, place: str, schemas: Mapping[str, Any], repairs: list[st
         return value
     found: dict[str, Any] = {}
     for key, item in value.items():
-        if key in _ARGUMENTS and isinstance(item, Padded):
+        if key in ARGUMENTS and isinstance(item, Padded):
             name = value.get("name")
             left_out: list[str] = []
             found[key] = _value(item, schemas.get(str(name)), f"{place}.{key}", left_out)

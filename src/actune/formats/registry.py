@@ -17,7 +17,7 @@ from typing import Any
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation, Source
-from actune.formats.padding import Padded, drop_padding
+from actune.formats.padding import REPAIRS
 
 GROUP = "actune.formats"
 # Where two formats can read the same rows, the first one is meant.
@@ -107,15 +107,13 @@ def read_row(row: Mapping[str, Any], source: Source, format_name: str) -> Conver
     """
     form = get(format_name)
     try:
-        if isinstance(row, Padded):
-            row, left_out = drop_padding(row)
-            conversation = form.read(row, source)
-            return replace(conversation, repairs=(*left_out, *conversation.repairs)) if left_out else conversation
-        return form.read(row, source)
+        conversation = form.read(row, source)
     except RecursionError:
         raise DataError(
             "the row is nested too deeply", code="row-too-deep", fix="remove the row, or flatten its values"
         ) from None
+    mended = row.get(REPAIRS)
+    return replace(conversation, repairs=(*mended, *conversation.repairs)) if mended else conversation
 
 
 def _describe(keys: list[str]) -> str:

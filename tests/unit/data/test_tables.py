@@ -16,7 +16,9 @@ import pytest
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation
-from actune.data.sources import load_conversations, read_conversations, read_file
+from actune.data.cache import Cache
+from actune.data.row_index import open_table
+from actune.data.sources import Quarantined, load_conversations, read_conversations, read_file
 
 ROW = {"query": "q", "response": "r"}
 
@@ -198,10 +200,37 @@ def test_the_same_null_in_jsonl_is_a_value(tmp_path):
 def test_what_json_does_not_have_is_refused_in_arguments(tmp_path, value):
     [result] = read_all(parquet(tmp_path / "a.parquet", pa.Table.from_pylist([call_row({"a": value})])))
     assert isinstance(result, DataError)
-    assert (result.code, result.field) == ("arguments-unreadable", "messages[1].tool_calls[0].function.arguments")
+    assert (result.code, result.field) == (
+        "arguments-unreadable",
+        "messages[1].tool_calls[0].function.arguments.a",
+    )
 
 
 def test_numbers_of_a_table_keep_their_type(tmp_path):
     given = {"whole": 1, "float": 1.0, "big": 2**62, "text": "1", "list": [{"x": 0.1}], "truth": True}
     [result] = read_all(parquet(tmp_path / "a.parquet", pa.Table.from_pylist([call_row(given)])))
     assert arguments(result) == json.dumps(given)
+
+
+def test_a_run_reads_the_rows_of_a_table_as_every_command_does(tmp_path):
+    """What a run keeps of a file (numbers as written, padding left out, refused rows) is what reading it gives."""
+    tools = [tool("weather", city={"type": "string"}), tool("search", query={"type": "string"})]
+    rows = [
+        call_row({"city": "杭州\u2028"}) | {"tools": tools, "score": float("nan")},
+        call_row({"query": "x"}, "search") | {"tools": tools, "score": 1.0, "at": datetime.date(2024, 1, 2)},
+        call_row({"query": None}, "other") | {"tools": tools},
+    ]
+    documents = json.dumps([call_row({"n": "N"})] * 2).replace('"N"', "1.10", 1).replace('"N"', "NaN", 1)
+    (tmp_path / "b.json").write_text(documents)
+    for path in (parquet(tmp_path / "a.parquet", pa.Table.from_pylist(rows)), tmp_path / "b.json"):
+        table = open_table(
+            path, name="", shown=str(path), format_name=None, cache=Cache(tmp_path / "cache"), processes=1
+        )
+        given = list(read_conversations(path))
+        assert [table.load(number) for number in range(len(table))] == [
+            result for _, result in given if not isinstance(result, DataError)
+        ]
+        assert list(table.quarantined) == [
+            Quarantined.of(source, result) for source, result in given if isinstance(result, DataError)
+        ]
+        assert len(table.quarantined) == 1
