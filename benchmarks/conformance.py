@@ -6,8 +6,8 @@ The judge knows nothing of actune's renderer: prompt and target of each assistan
 `tokenizer.apply_chat_template` alone (arguments as dicts, as JSON text where that shows them better), and every word of
 the conversation is looked for in what is trained. A turn is
 
-- exact: prompt and target ids are the judge's, loss weight lies on the target only, and the target is read back as the
-  message it was written from;
+- exact: prompt and target ids are the judge's, loss weight lies on the target only, the target is read back as the
+  message it was written from, and each part of it that can be weighed holds what belongs there of the message;
 - refused: actune gives a reason; the table says which and how often;
 - WRONG: anything else. The exit code is 1 if there is one.
 """
@@ -156,7 +156,7 @@ def judge_row(encoder: Encoder, judge: Judge, conversation: Conversation, row: R
     expected: set[tuple[tuple[int, ...], int]] = set()
     for turn in turns:
         fault = judge_forms(turn, row, judge, stops) or judge_words(turn, turns, row)
-        fault = fault or judge_reading(turn, encoder, conversation, stops)
+        fault = fault or judge_reading(turn, encoder, conversation, stops) or judge_parts(turn, encoder, conversation)
         if fault:
             return f"WRONG: turn {turn.turn.index}: {fault}"
         for at in range(turn.start, len(turn.ids)):
@@ -196,6 +196,33 @@ def judge_reading(turn: Any, encoder: Encoder, conversation: Conversation, stops
     read = encoder.dialect_of(conversation).parse(output, conversation.tools)
     fault = differs(read, conversation.messages[turn.turn.index])
     return "" if fault is None else f"read back otherwise: {fault}"
+
+
+def judge_parts(turn: Any, encoder: Encoder, conversation: Conversation) -> str:
+    """Return "" if the parts of a target are all of it, in order, and hold what belongs there of its message."""
+    text, begins = encoder.renderer.tokenizer.locate(turn.ids, turn.start)
+    # Some tokenizers put a blank behind a control token.
+    if text.split() != turn.turn.completion.split() or begins != sorted(begins):
+        return "tokens are not found in the target"
+    spans = encoder.dialect_of(conversation).find_parts(conversation, turn.turn.index, text)
+    if "".join(text[span.start : span.end] for span in spans) != text or spans[-1].part != "stop":
+        return "parts do not make up the target"
+    message = conversation.messages[turn.turn.index]
+    kept: dict[str, list[str]] = defaultdict(list)
+    for span in spans:
+        kept[span.part].append(text[span.start : span.end])
+    if message.reasoning.strip() not in "\n".join(kept["thought"]):
+        return "the thought lacks the reasoning"
+    if message.content.strip() not in "\n".join(kept["thought" if message.tool_calls else "final_answer"]):
+        return "the text is in another part"
+    inputs = [call for call in message.tool_calls if call.parse_arguments()]
+    if len(kept["action_input"]) < len(inputs) or bool(kept["action"]) != bool(message.tool_calls):
+        return "calls are in another part"
+    for call, shown in zip(inputs, kept["action_input"], strict=False):
+        if lacking := [word for word in words_of(call.parse_arguments()) if word not in shown]:
+            return f"the action input lacks {lacking[:3]}"
+    named = "\n".join(kept["action"])
+    return "" if all(call.name in named for call in message.tool_calls) else "a name is in another part"
 
 
 def differs(read: Any, want: Any) -> str | None:

@@ -296,3 +296,47 @@ def test_token_weights_scale_gradients(kit):
         loss.backward()
         results.append({name: gradient / factor for name, gradient in gradients(model).items()})
     close(results[0], results[1])
+
+
+def test_loss_weights_of_parts_weigh_the_likelihood_of_their_tokens(kit, tokenizer_folder):
+    """Loss and gradients of rows as they are encoded, against words searched in the text and the model's own logits."""
+    from actune.core.parts import read_weights
+    from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
+    from actune.render.encoder import Encoder
+
+    asked = Message(role="user", content="Weather?")
+    call = Message(role="assistant", reasoning="I look.", tool_calls=(ToolCall(name="weather", arguments="{}"),))
+    seen, answer = Message(role="tool", content="sunny"), Message(role="assistant", content="Sunny.", weight=0.5)
+    row = Conversation(
+        messages=(asked, call, seen, answer),
+        tools=(ToolSpec(name="weather", parameters={"type": "object"}),),
+        style="react",
+        source=Source(file="x", line=1),
+    )
+    weights = read_weights(["thought=0", "action=2", "action_input=3", "stop=5"])
+    encoder = Encoder.from_folder(tokenizer_folder, weights=weights)
+    wanted = {"Thought: I look.\n": 0, "Action: weather\n": 2, "Action Input: {}\n": 3, "Observation:": 5}
+    wanted |= {"Final Answer: Sunny.": 0.5, "<|im_end|>": 2.5}
+    model = kit.build_model(vocab_size=512)
+    total, weight = 0.0, 0.0
+    pieces = iter(wanted.items())
+    for turn in encoder.encode_turns(row):
+        ids = torch.tensor(turn.ids)
+        losses = torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
+        text, at = "", turn.start
+        for piece, factor in pieces:
+            while text != piece:
+                assert piece.startswith(text)
+                text += encoder.renderer.tokenizer.decode([turn.ids[at]])
+                total, weight = total + factor * losses[at - 1], weight + factor
+                at += 1
+            text = ""
+            if at == len(turn.ids):
+                break
+    (total / weight).backward()
+    plain = gradients(model)
+    model.zero_grad()
+    assert prepare_packing(model) is None
+    loss, packed = train_packed(model, [[encoder.encode(row)]])
+    assert loss == pytest.approx(float(total.detach() / weight), rel=1e-5)
+    close(packed, plain)

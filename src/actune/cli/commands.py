@@ -26,6 +26,9 @@ AllowLoss = Annotated[
 TemplateVariables = Annotated[
     list[str] | None, Parameter(consume_multiple=True, help="For the template, NAME=VALUE: enable_thinking=false.")
 ]
+LossWeights = Annotated[
+    list[str] | None, Parameter(consume_multiple=True, help="Of parts, NAME=VALUE: thought=0.5 action=2 stop=1.")
+]
 Overwrite = Annotated[bool, Parameter(help="Replace what is there already.")]
 Model = Annotated[str, Parameter(help="Folder or hub id, or a run folder of sft.")]
 
@@ -44,6 +47,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     max_length: Annotated[int, Parameter(help="Longer rows become errors; -1: no limit.")] = -1,
     allow_loss: AllowLoss = None,
     template_variables: TemplateVariables = None,
+    loss_weights: LossWeights = None,
 ) -> int:
     """Write the token ids and training targets of every row. Needs tokenizer files only."""
     from actune import recipes
@@ -61,6 +65,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
         max_length=max_length,
         allow_loss=allow_loss or (),
         template_variables=template_variables or (),
+        loss_weights=loss_weights or (),
     )
 
 
@@ -78,6 +83,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     raw_control_tokens: RawControlTokens = False,
     allow_loss: AllowLoss = None,
     template_variables: TemplateVariables = None,
+    loss_weights: LossWeights = None,
 ) -> int:
     """Show a row as the model is trained on it: prompt and target of every turn, trained text marked."""
     from actune import recipes
@@ -95,6 +101,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
         raw_control_tokens=raw_control_tokens,
         allow_loss=allow_loss or (),
         template_variables=template_variables or (),
+        loss_weights=loss_weights or (),
     )
 
 

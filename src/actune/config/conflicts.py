@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from actune.config.fields import index_leaves
 from actune.config.settings import TRACKERS, Settings, TuningSettings
+from actune.core.errors import ConfigError
+from actune.core.parts import PartWeights, read_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,9 @@ class Conflict:
 
 def find_conflicts(settings: Settings) -> list[Conflict]:
     """Return everything in the settings that cannot be right together, in the order of the groups."""
-    checks = (_check_required, _check_amounts, _check_identity, _check_tuning, _check_monitor, _check_output)
+    checks = (
+        _check_required, _check_amounts, _check_render, _check_identity, _check_tuning, _check_monitor, _check_output,
+    )  # fmt: skip
     return [conflict for check in checks for conflict in check(settings)]
 
 
@@ -36,12 +40,20 @@ def settings_notices(settings: Settings) -> list[str]:
         notices.append("model_name and model_author have no effect: self_cognition_sample is 0")
     if data.train_dataset_mix_ratio == 0 and data.train_dataset_mix_ds != _default("train_dataset_mix_ds"):
         notices.append("train_dataset_mix_ds has no effect: train_dataset_mix_ratio is 0")
+    notices += _weight_notices(read_weights(settings.render.loss_weights))
     notices += _tuning_notices(tuning)
     if settings.training.fsdp == "true" and tuning.sft_type == "lora":
         notices.append("fsdp has no effect: sft_type is lora, whose base each process holds whole")
     if settings.monitor.early_stopping_threshold and not settings.monitor.early_stopping_patience:
         notices.append("early_stopping_threshold has no effect: early_stopping_patience is 0")
     return notices
+
+
+def _weight_notices(weights: PartWeights) -> Iterator[str]:
+    if weights.uniform not in (None, 1.0):
+        yield "loss_weights changes nothing: the loss is divided by the sum of weights, and every part has the same one"
+    if weights.stop == 0:
+        yield "loss_weights gives the stop weight 0: the model is not taught to end an output"
 
 
 def _tuning_notices(tuning: TuningSettings) -> Iterator[str]:
@@ -103,6 +115,13 @@ def _check_amounts(settings: Settings) -> Iterator[Conflict]:
         yield Conflict(name="train_dataset_mix_ds", message=message, others=("train_dataset_mix_ratio",))
     if data.validation_ratio == 1:
         yield Conflict(name="validation_ratio", message="1 holds every row back and leaves none to train on")
+
+
+def _check_render(settings: Settings) -> Iterator[Conflict]:
+    try:
+        read_weights(settings.render.loss_weights)
+    except ConfigError as error:
+        yield Conflict(name="loss_weights", message=error.message.removeprefix("--loss_weights").lstrip(" :"))
 
 
 def _check_identity(settings: Settings) -> Iterator[Conflict]:

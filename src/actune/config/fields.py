@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from actune.config.settings import Group, Settings
 
-Kind = Literal["text", "texts", "whole", "number", "switch", "choice", "date"]
+Kind = Literal["text", "texts", "pairs", "whole", "number", "switch", "choice", "date"]
 
 # Shorter or older spellings of a flag. Recipes know field names only.
 FLAG_ALIASES: Mapping[str, str] = {"model": "model_id_or_path"}
@@ -48,11 +48,17 @@ class Leaf:
         return f"{self.group}.{self.name}"
 
     @property
+    def several(self) -> bool:
+        """Whether it takes any number of words."""
+        return self.kind in ("texts", "pairs")
+
+    @property
     def type_text(self) -> str:
         """What may be written, for people."""
         words = {
             "text": "text",
             "texts": "text ...",
+            "pairs": "NAME=VALUE ...",
             "whole": "whole number",
             "number": "number",
             "switch": "true|false",
@@ -103,7 +109,7 @@ def _walk() -> Iterator[Leaf]:
     for group, model in list_groups().items():
         for name, field in model.model_fields.items():
             annotation, metadata, nullable = _unwrap(field)
-            kind, choices = _read_kind(annotation)
+            kind, choices = ("pairs", ()) if "pairs" in metadata else _read_kind(annotation)
             yield Leaf(
                 group=group,
                 name=name,

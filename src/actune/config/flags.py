@@ -87,7 +87,7 @@ class _Reader:
 
     def _take(self, leaf: Leaf | None) -> list[str]:
         """Take the values of a flag: all words up to the next flag, or one; of an unknown flag all, to stay quiet."""
-        several = leaf is None or leaf.kind == "texts"
+        several = leaf is None or leaf.several
         start = self.at
         while self.at < len(self.tokens) and _is_value(self.tokens[self.at]):
             self.at += 1

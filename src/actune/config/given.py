@@ -50,13 +50,13 @@ def read_value(leaf: Leaf, texts: Sequence[str]) -> Value:
     """Convert what was written to the type of the setting; ranges are checked later.
 
     Args:
-        leaf: The setting; `texts` holds any number of values for kind `texts`, exactly one for the others.
+        leaf: The setting; `texts` holds any number of values where it takes several, exactly one for the others.
         texts: The words as written, without quotes.
 
     Raises:
         ValueError: With a message for people.
     """
-    if leaf.kind == "texts":
+    if leaf.several:
         return tuple(texts)
     (text,) = texts
     if leaf.nullable and text in ("null", "~", ""):

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from actune.core.losses import LOSSES
+from actune.core.parts import ASSISTANT, PARTS
 
 # Trackers that a run can report to.
 TRACKERS = ("tensorboard", "wandb", "trackio", "swanlab", "mlflow")
@@ -19,6 +20,8 @@ TRACKERS = ("tensorboard", "wandb", "trackio", "swanlab", "mlflow")
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Several NAME=VALUE; in a recipe also a mapping.
+Pairs = Annotated[tuple[str, ...], "pairs"]
 
 
 def _write_switch(value: object) -> object:
@@ -141,9 +144,13 @@ class RenderSettings(Group):
         default=(),
         description=f"Losses that do not stop a row: {', '.join(LOSSES)}. They are counted as warnings.",
     )
-    template_variables: tuple[str, ...] = Field(
+    template_variables: Pairs = Field(
         default=(),
         description="Variables for the chat template as NAME=VALUE (enable_thinking=false), in training and inference alike.",
+    )
+    loss_weights: Pairs = Field(
+        default=(),
+        description=f"Loss weights of parts of an answer as NAME=VALUE (thought=0.5 action=2), 0 or more: {', '.join(PARTS)}; {ASSISTANT} scales all. They multiply a message's own weight. What is not named has 1: the plain likelihood.",
     )
     now: datetime.date | None = Field(
         default=None, description="Date that templates see (YYYY-MM-DD). Default: today, frozen in run.json."

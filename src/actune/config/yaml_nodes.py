@@ -111,9 +111,12 @@ class _Reader:
 
     def _read_node(self, leaf: Leaf, node: yaml.Node) -> Value:
         if isinstance(node, yaml.MappingNode):
-            raise ValueError(f"takes {leaf.type_text}, not a mapping")
+            if leaf.kind != "pairs":
+                raise ValueError(f"takes {leaf.type_text}, not a mapping")
+            pairs = self._list_pairs(node, leaf.path)
+            return read_value(leaf, [f"{name}={_read_scalar(leaf, value)}" for name, _, value in pairs])
         if isinstance(node, yaml.SequenceNode):
-            if leaf.kind != "texts":
+            if not leaf.several:
                 raise ValueError(f"takes one value ({leaf.type_text}), not a list")
             return read_value(leaf, [_read_scalar(leaf, item) for item in node.value])
         text = _read_scalar(leaf, node)
@@ -140,7 +143,7 @@ def _read_scalar(leaf: Leaf, node: yaml.Node) -> str:
             raise ValueError(
                 f"is text, but YAML reads {node.value} as true or false; write it in quotes: '{node.value}'"
             )
-        if leaf.kind == "choice" and "true" in leaf.choices:
+        if leaf.kind == "pairs" or (leaf.kind == "choice" and "true" in leaf.choices):
             return "true" if node.value.lower() in ("true", "yes", "on") else "false"
     return node.value
 

@@ -26,7 +26,9 @@ LOSSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 # What a template cannot do at all with a row: no loss that can be allowed.
-_REFUSALS = frozenset({"calls-lost", "prompt-no-prefix", "no-stop", "template-refuses", "template-too-costly"})
+_REFUSALS = frozenset(
+    {"calls-lost", "prompt-no-prefix", "no-stop", "template-refuses", "template-too-costly", "parts-unknown"}
+)
 
 
 def is_loss(code: str) -> bool:

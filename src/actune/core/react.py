@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from actune.core.errors import DataError
+from actune.core.parts import Part, Span
 from actune.core.types import Message, ToolCall
 
 STOP_WORD = "Observation:"
@@ -92,6 +93,37 @@ def parse_step(text: str) -> Step:
             fix="cut the text at the first line-start 'Observation:'",
         )
     return steps[0][0]
+
+
+def find_parts(text: str) -> list[Span]:
+    """Return the parts of one completion, in order and without gaps: each begins at its marker.
+
+    What stands before `Action:` or `Final Answer:` is the thought, with its marker or without; `Observation:` is the
+    stop. Text without any marker is a final answer.
+
+    Raises:
+        DataError: see `parse_step`.
+    """
+    step = parse_step(text)
+    begins: list[tuple[Part, int]] = [("final_answer", 0)]
+    if MARKER.search(text) is not None:
+        kinds = ("Final Answer",) if step.action is None else ("Action", "Action Input", "Observation")
+        at, begins[0] = 0, ("thought", 0)
+        for kind in kinds:
+            found = next((mark for mark in MARKER.finditer(text, at) if mark.group(1) == kind), None)
+            if found is not None:
+                begins.append((_PARTS[kind], found.start()))
+                at = found.end()
+    ends = [start for _, start in begins[1:]] + [len(text)]
+    return [Span(start=at, end=end, part=part) for (part, at), end in zip(begins, ends, strict=True) if end > at]
+
+
+_PARTS: dict[str, Part] = {
+    "Action": "action",
+    "Action Input": "action_input",
+    "Observation": "stop",
+    "Final Answer": "final_answer",
+}
 
 
 def read_message(step: Step) -> Message:

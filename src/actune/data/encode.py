@@ -277,7 +277,7 @@ def _encode_part(
 
 def _tree_of(turns: Sequence[EncodedTurn], conversation: Conversation) -> TokenTree | None:
     """Return the tree of turns; None where none of them is trained."""
-    return merge_turns(turns, conversation.source) if any(turn.weight > 0 for turn in turns) else None
+    return merge_turns(turns, conversation.source) if any(turn.is_trained() for turn in turns) else None
 
 
 def _is_trained(conversation: Conversation, start: int, end: int) -> bool:

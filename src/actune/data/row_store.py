@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actune.core.parts import PartWeights
 from actune.core.types import Source
 from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
@@ -76,6 +77,8 @@ def _make_encoder(text: str) -> Encoder:
         options["chat_template"] = Path(options["chat_template"])
     if options.get("now") is not None:
         options["now"] = datetime.date.fromisoformat(options["now"])
+    if options.get("weights") is not None:
+        options["weights"] = PartWeights(**options["weights"])
     return Encoder.from_folder(Path(folder), **options)
 
 

@@ -30,6 +30,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     raw_control_tokens: bool,
     allow_loss: Sequence[str] = (),
     template_variables: Sequence[str] = (),
+    loss_weights: Sequence[str] = (),
 ) -> int:
     """Show rows with their trained spans marked: row number `row` (from 1), else the first three.
 
@@ -48,6 +49,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
         raw_control_tokens,
         allow_loss=allow_loss,
         template_variables=template_variables,
+        loss_weights=loss_weights,
     )
     encoder = writing.encoder()
     items = list(in_order([load_rows(data, format_name)]))

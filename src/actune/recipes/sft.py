@@ -21,6 +21,7 @@ from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_st
 from actune.config.servers import serving_notices
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
+from actune.core.parts import read_weights
 from actune.core.values import read_variables
 from actune.data.choose import choose_rows
 from actune.data.hub import refuse_no_model, resolve_model
@@ -200,6 +201,7 @@ def make_writing(settings: Settings, model_dir: Path, date: datetime.date) -> Wr
         "raw_control_tokens": render.raw_control_tokens,
         "allow_loss": list(render.allow_loss),
         "variables": read_variables(render.template_variables),
+        "weights": asdict(read_weights(render.loss_weights)),
     }
     return Writing(
         folder=str(model_dir),

@@ -40,6 +40,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
     max_length: int,
     allow_loss: Sequence[str] = (),
     template_variables: Sequence[str] = (),
+    loss_weights: Sequence[str] = (),
 ) -> int:
     """Write the token tree of every row as JSON lines; rows that cannot be written become error lines."""
     check_out(out, data)
@@ -52,6 +53,7 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
         raw_control_tokens,
         allow_loss=allow_loss,
         template_variables=template_variables,
+        loss_weights=loss_weights,
     )
     encoder = writing.encoder()
     written, failed = 0, Counter[str]()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
+from actune.core.parts import read_weights
 from actune.core.types import Conversation, Style
 from actune.core.values import read_variables
 from actune.data.hub import resolve_model
@@ -37,6 +38,7 @@ class Writing:
     raw_control_tokens: bool
     allow_loss: tuple[str, ...] = ()
     template_variables: tuple[str, ...] = ()
+    loss_weights: tuple[str, ...] = ()
     trained_style: Style | None = None
 
     def encoder(self) -> Encoder:
@@ -50,6 +52,7 @@ class Writing:
             raw_control_tokens=self.raw_control_tokens,
             allow_loss=self.allow_loss,
             variables=read_variables(self.template_variables),
+            weights=read_weights(self.loss_weights),
         )
 
 
@@ -63,11 +66,13 @@ def find_writing(  # noqa: PLR0913 - one parameter a flag
     *,
     allow_loss: Sequence[str] = (),
     template_variables: Sequence[str] = (),
+    loss_weights: Sequence[str] | None = None,
     adapter: Path | None = None,
 ) -> Writing:
     """Combine flags with what a run folder knows; a flag that is given wins.
 
-    An adapter that comes with a tokenizer was trained with it, template included.
+    An adapter that comes with a tokenizer was trained with it, template included. `loss_weights` None: this command
+    does not lay them, whatever the run did; empty: those of the run.
     """
     run = read_run(Path(model))
     known: dict[str, Any] = dict(run.settings["render"]) if run is not None else {}
@@ -86,8 +91,15 @@ def find_writing(  # noqa: PLR0913 - one parameter a flag
         raw_control_tokens=raw_control_tokens or bool(known.get("raw_control_tokens")),
         allow_loss=tuple(allow_loss) or tuple(known.get("allow_loss") or ()),
         template_variables=tuple(template_variables) or tuple(known.get("template_variables") or ()),
+        loss_weights=_find_weights(loss_weights, known),
         trained_style=run.style if run is not None else None,
     )
+
+
+def _find_weights(given: Sequence[str] | None, known: Mapping[str, Any]) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    return tuple(given) or tuple(known.get("loss_weights") or ())
 
 
 def load_rows(spec: str, format_name: str | None) -> Loaded:

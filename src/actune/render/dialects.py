@@ -11,9 +11,11 @@ from typing import Protocol
 
 from actune.core import api_list, react
 from actune.core.errors import DataError, RenderError
+from actune.core.parts import Span
 from actune.core.types import Conversation, Message, Style, ToolSpec
 from actune.render.chat import CLOSED_REASONING, ChatRenderer, Profile
-from actune.render.native import NativeFormat, learn_format
+from actune.render.native import NativeFormat, Reading, learn_format
+from actune.render.parts import add_stop, split_reading
 from actune.render.readback import find_difference
 
 
@@ -66,6 +68,14 @@ class Dialect(Protocol):
 
     def find_difference(self, conversation: Conversation, index: int, completion: str) -> tuple[str, str] | None:
         """Return (field, what is read instead) where a completion is not read back as message `index`.
+
+        Raises:
+            DataError: when it cannot be read.
+        """
+        ...
+
+    def find_parts(self, conversation: Conversation, index: int, completion: str) -> list[Span]:
+        """Return the parts of a completion of message `index`, as they are read: in order, without gaps.
 
         Raises:
             DataError: when it cannot be read.
@@ -177,17 +187,29 @@ class ChatDialect:
         it may be read as such.
         """
         message, tools = conversation.messages[index], conversation.tools
-        stop = max((s for s in self._renderer.profile.stops if completion.endswith(s)), key=len, default="")
-        text = completion.removesuffix(stop)
-        # Where calls cannot be read at all, an answer is no call because it names a tool.
-        acts = bool(message.tool_calls) or (bool(tools) and self.format.form is not None)
-        read = self.format.parse(text, tools) if acts else self.format.parse_plain(text)
+        read = self._read(conversation, index, _cut_stop(completion, self._renderer)).message
         found = find_difference(read, message, tools)
         if found is not None and read.reasoning and read.content and not message.reasoning:
             inside = self.format.parse_plain(message.content)
             same = replace(message, content=inside.content, reasoning=inside.reasoning)
             return found if find_difference(read, same, tools) is not None else None
         return found
+
+    def find_parts(self, conversation: Conversation, index: int, completion: str) -> list[Span]:
+        """Return the parts of a completion; see `parts.split_reading`."""
+        text = _cut_stop(completion, self._renderer)
+        reading = self._read(conversation, index, text)
+        if bool(reading.calls) != bool(conversation.messages[index].tool_calls):
+            what = "a call is read as text" if not reading.calls else "text is read as a call"
+            raise DataError(what, code="completion-unreadable", field=f"messages[{index}]")
+        return add_stop(split_reading(text, reading), len(completion))
+
+    def _read(self, conversation: Conversation, index: int, text: str) -> Reading:
+        """Read an output of message `index` without its stop."""
+        tools = conversation.tools
+        # Where calls cannot be read at all, an answer is no call because it names a tool.
+        acts = bool(conversation.messages[index].tool_calls) or (bool(tools) and self.format.form is not None)
+        return self.format.read(text, tools) if acts else self.format.read_plain(text)
 
 
 class ReactDialect:
@@ -252,6 +274,10 @@ class ReactDialect:
         calls = [[(call.name.strip(), call.arguments.strip()) for call in one.tool_calls] for one in (read, message)]
         return None if calls[0] == calls[1] else ("tool_calls", f"the calls {calls[0]}")
 
+    def find_parts(self, conversation: Conversation, index: int, completion: str) -> list[Span]:
+        """Return the parts of a step; see `react.find_parts`."""
+        return add_stop(react.find_parts(_cut_stop(completion, self._renderer)), len(completion))
+
     def _history(self, conversation: Conversation, end: int) -> list[Message]:
         """Return messages[:end] as plain chat: the API list in the system text, each assistant turn one text."""
         messages = list(conversation.messages[:end])
@@ -304,6 +330,12 @@ def _refuse_prompt(profile: Profile, index: int, prompt: str, *, reasons: bool) 
         field=f"messages[{index}]",
         fix=fix,
     )
+
+
+def _cut_stop(completion: str, renderer: ChatRenderer) -> str:
+    """Return a completion without the template's stop that it ends in, if any."""
+    stop = max((stop for stop in renderer.profile.stops if completion.endswith(stop)), key=len, default="")
+    return completion.removesuffix(stop)
 
 
 def _find_stops(renderer: ChatRenderer) -> Stops:

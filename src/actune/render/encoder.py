@@ -12,23 +12,42 @@ import numpy as np
 
 from actune.core.errors import DataError, RenderError
 from actune.core.losses import find_codes
+from actune.core.parts import PartWeights
 from actune.core.types import Conversation, Source
 from actune.render.chat import ChatRenderer, load_renderer
 from actune.render.conformance import Loss, find_losses
 from actune.render.dialects import ChatDialect, Dialect, ReactDialect, Turn, write_turns
-from actune.render.tree import TokenTree, TrainingSequence, build_tree
+from actune.render.parts import weigh_tokens
+from actune.render.tree import Floats, TokenTree, TrainingSequence, build_tree
 
 DialectName = Literal["auto", "react", "react_zh", "chat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedTurn:
-    """A turn in ids, a list or an array: `ids[:start]` is the prompt, the rest the completion, `weight` the loss weight of each token."""
+    """A turn in ids, a list or an array: `ids[:start]` is the prompt, the rest the completion.
+
+    `weight` is the loss weight of the message. `weights` are those of the completion's tokens where parts have weights
+    of their own, the message's included; None: each token has that of the message.
+    """
 
     turn: Turn
     ids: Sequence[int]
     start: int
     weight: float
+    weights: Floats | None = None
+
+    def token_weights(self) -> Floats:
+        """Return the loss weight of each token of the completion."""
+        if self.weights is not None:
+            return self.weights
+        return np.full(len(self.ids) - self.start, self.weight, dtype=np.float32)
+
+    def is_trained(self) -> bool:
+        """Return whether some token of the completion has a weight."""
+        if self.weights is not None:
+            return bool(self.weights.any())
+        return self.weight > 0 and len(self.ids) > self.start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +62,17 @@ class Encoder:
     """Everything between a Conversation and its TokenTree, for one model folder; no weights, no torch."""
 
     def __init__(
-        self, renderer: ChatRenderer, *, dialect: DialectName = "auto", allow_loss: Collection[str] = ()
+        self,
+        renderer: ChatRenderer,
+        *,
+        dialect: DialectName = "auto",
+        allow_loss: Collection[str] = (),
+        weights: PartWeights | None = None,
     ) -> None:
         """Use one renderer; `auto` writes ReAct sources as ReAct and everything else with the chat template.
 
-        `allow_loss` are names of losses (see `core.losses`) that do not stop a row.
+        `allow_loss` are names of losses (see `core.losses`) that do not stop a row. `weights` are the loss weights of
+        the parts of an answer; None: all are 1.
 
         Raises:
             ConfigError: for a name of a loss that is none.
@@ -55,6 +80,8 @@ class Encoder:
         self.renderer = renderer
         self._dialect = dialect
         self._allowed = find_codes(allow_loss)
+        self.weights = weights or PartWeights()
+        self._plain = self.weights.uniform == 1
         self._chat = ChatDialect(renderer)
         self._react: dict[str, Dialect] = {
             "react": ReactDialect(renderer, "en"),
@@ -62,7 +89,7 @@ class Encoder:
         }
 
     @classmethod
-    def from_folder(
+    def from_folder(  # noqa: PLR0913 - one parameter a setting
         cls,
         folder: Path,
         *,
@@ -73,6 +100,7 @@ class Encoder:
         raw_control_tokens: bool = False,
         allow_loss: Collection[str] = (),
         variables: Mapping[str, Any] | None = None,
+        weights: PartWeights | None = None,
     ) -> Encoder:
         """Return the encoder of a model folder.
 
@@ -88,7 +116,7 @@ class Encoder:
             raw_control_tokens=raw_control_tokens,
             variables=variables,
         )
-        return cls(renderer, dialect=dialect, allow_loss=allow_loss)
+        return cls(renderer, dialect=dialect, allow_loss=allow_loss, weights=weights)
 
     def dialect_of(self, conversation: Conversation) -> Dialect:
         """Return the dialect of a row; rows without tools are plain chat in every dialect."""
@@ -133,6 +161,7 @@ class Encoder:
         """Return turns of a row that were written and checked, in ids.
 
         Raises:
+            RenderError: code `parts-unknown` when parts have different weights and cannot be told apart.
             DataError: code `prompt-empty` when nothing stands before an assistant's first token.
         """
         encoded = []
@@ -147,8 +176,26 @@ class Encoder:
                     field=f"messages[{turn.index}]",
                     fix="begin the row with a user message",
                 )
-            encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight))
+            plain = self._plain or weight == 0
+            weights = None if plain else self._weigh(conversation, turn.index, ids, start) * weight
+            encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight, weights=weights))
         return encoded
+
+    def _weigh(self, conversation: Conversation, index: int, ids: Sequence[int], start: int) -> Floats:
+        """Return the weight that each token of a completion has for the part it belongs to."""
+        if self.weights.uniform is not None:
+            return np.full(len(ids) - start, self.weights.uniform, dtype=np.float32)
+        text, begins = self.renderer.tokenizer.locate(ids, start)
+        try:
+            spans = self.dialect_of(conversation).find_parts(conversation, index, text)
+        except DataError as error:
+            raise RenderError(
+                f"loss_weights cannot be laid on the parts of the answer: {error.message}",
+                code="parts-unknown",
+                field=f"messages[{index}]",
+                fix="use --dialect react, or leave out --loss_weights",
+            ) from error
+        return weigh_tokens(begins, spans, self.weights)
 
     def examine(self, conversation: Conversation) -> tuple[list[Turn], list[Loss]]:
         """Return every turn as text, and everything that is lost of the conversation, allowed or not.
@@ -171,16 +218,13 @@ def merge_turns(turns: Sequence[EncodedTurn], source: Source) -> TokenTree:
     Raises:
         RenderError: code `nothing-trained` when no turn has a weight.
     """
-    sequences = [
-        TrainingSequence(
-            ids=turn.ids, start=turn.start, weights=np.full(len(turn.ids) - turn.start, turn.weight, dtype=np.float32)
-        )
-        for turn in turns
-    ]
-    if not any(turn.weight > 0 and len(turn.ids) > turn.start for turn in turns):
+    if not any(turn.is_trained() for turn in turns):
+        weighed = any(turn.weight > 0 and len(turn.ids) > turn.start for turn in turns)
+        why = "all parts it has are weighed 0" if weighed else "it has no assistant message with a weight above 0"
         raise RenderError(
-            "no token of this row is trained: it has no assistant message with a weight above 0",
+            f"no token of this row is trained: {why}",
             code="nothing-trained",
-            fix="remove the row, or give an assistant message a weight",
+            fix=f"remove the row, or {'change --loss_weights' if weighed else 'give an assistant message a weight'}",
         )
+    sequences = [TrainingSequence(ids=turn.ids, start=turn.start, weights=turn.token_weights()) for turn in turns]
     return build_tree(sequences, source)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from actune.core.errors import DataError
-from actune.core.types import Message, ToolCall, ToolSpec
+from actune.core.types import Message, ToolSpec
 from actune.render import matching, native_probe
 from actune.render.chat import ChatRenderer
-from actune.render.native_calls import Form, compile_literal, skip_blanks, unreadable
+from actune.render.native_calls import Form, ReadCall, compile_literal, skip_blanks, unreadable
 from actune.render.native_probe import Frame, Probe
 from actune.render.readback import find_difference
 
@@ -24,6 +24,16 @@ from actune.render.readback import find_difference
 _BEGINNINGS = 64
 # Characters from which on a marker without letters is believed, and within which a broken call names its tool.
 _STRONG, _NAMED_WITHIN = 4, 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """An output as it was read: the message, where its reasoning and text stand (start, end), and its calls in order."""
+
+    message: Message
+    reasoning: tuple[int, int]
+    text: tuple[int, int]
+    calls: tuple[ReadCall, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +48,15 @@ class NativeFormat:
     form: Form | None = None
 
     def parse(self, text: str, tools: Sequence[ToolSpec]) -> Message:
-        """Return an output of the model as an assistant message.
+        """Return an output of the model as an assistant message, see `read`."""
+        return self.read(text, tools).message
+
+    def parse_plain(self, text: str) -> Message:
+        """Return an output of a conversation without tools, see `read_plain`."""
+        return self.read_plain(text).message
+
+    def read(self, text: str, tools: Sequence[ToolSpec]) -> Reading:
+        """Return an output of the model as an assistant message, with the places of its pieces.
 
         The arguments are the text of the output where it is JSON, else JSON of what was read, typed by `tools`. What
         is no reasoning and no call is content; where the prompt opened the reasoning and the output does not close it,
@@ -56,12 +74,12 @@ class NativeFormat:
                 return found
         return self._read_open(text)
 
-    def parse_plain(self, text: str) -> Message:
+    def read_plain(self, text: str) -> Reading:
         """Return an output of a conversation without tools: reasoning and text, whatever else the text looks like."""
         frames = tuple(frame for frame in self.frames if "calls" not in frame.slots)
-        return NativeFormat(reason=self.reason, frames=frames).parse(text, ())
+        return NativeFormat(reason=self.reason, frames=frames).read(text, ())
 
-    def _read_open(self, text: str) -> Message:
+    def _read_open(self, text: str) -> Reading:
         """Return an output that no layout matches: reasoning that was not closed, or just text."""
         for frame in self.frames:
             if frame.slots[0] != "reasoning":
@@ -70,21 +88,22 @@ class NativeFormat:
             if start is not None:
                 if self._begins_call(text):
                     raise unreadable(text, "it stands in reasoning that is not closed")
-                return Message(role="assistant", reasoning=text[start.end() :])
+                return _join(text, {"reasoning": (start.end(), len(text))})
         if self._begins_call(text):
             raise unreadable(text, "it is not at the place of a call")
-        return Message(role="assistant", content=text)
+        return _join(text, {"text": (0, len(text))})
 
     def _begins_call(self, text: str) -> bool:
         markers = {frame.marker for frame in self.frames if "calls" in frame.slots}
         return any(not _is_weak(marker) and compile_literal(marker).search(text) is not None for marker in markers)
 
-    def _match(self, frame: Frame, text: str, tools: Sequence[ToolSpec]) -> Message | None:
+    def _match(self, frame: Frame, text: str, tools: Sequence[ToolSpec]) -> Reading | None:
         """Return the message if the text has this layout."""
         start = compile_literal(frame.literals[0]).match(text)
         if start is None:
             return None
-        at, parts, calls = start.end(), {"reasoning": "", "text": ""}, ()
+        at, calls = start.end(), tuple[ReadCall, ...]()
+        parts: dict[str, tuple[int, int]] = {}
         if frame.slots[0] == "calls" and _is_weak(frame.literals[0]) and not self._opens(text, at, tools):
             return None
         for number, slot in enumerate(frame.slots):
@@ -98,17 +117,17 @@ class NativeFormat:
                 if following is None and text[at:].strip():
                     raise unreadable(text, "text follows the call")
             elif following is None:
-                parts[slot] = _cut_end(text[at:], literal)
+                parts[slot] = (at, at + len(_cut_end(text[at:], literal)))
             elif following == "calls" and _is_weak(literal):
                 return self._search(frame, text, at, literal, parts, tools)
             else:
                 end = compile_literal(literal).search(text, at)
                 if end is None:
                     return None
-                parts[slot], at = text[at : end.start()], end.end()
-        if not calls and self._begins_call(parts["text"]):
+                parts[slot], at = (at, end.start()), end.end()
+        if not calls and self._begins_call(text[slice(*parts.get("text", (0, 0)))]):
             raise unreadable(text, "it is not at the place of a call")
-        return Message(role="assistant", content=parts["text"], reasoning=parts["reasoning"], tool_calls=calls)
+        return _join(text, parts, calls)
 
     def _opens(self, text: str, at: int, tools: Sequence[ToolSpec]) -> bool:
         """Whether a call without a marker can begin there."""
@@ -117,7 +136,7 @@ class NativeFormat:
 
     def _read_calls(
         self, text: str, at: int, frame: Frame, tools: Sequence[ToolSpec]
-    ) -> tuple[tuple[ToolCall, ...], int] | None:
+    ) -> tuple[tuple[ReadCall, ...], int] | None:
         """Return the calls at a place and their end; None where there is no marker and it is other JSON."""
         if self.form is None:
             return None
@@ -130,8 +149,14 @@ class NativeFormat:
         return tuple(calls), end
 
     def _search(
-        self, frame: Frame, text: str, at: int, literal: str, parts: dict[str, str], tools: Sequence[ToolSpec]
-    ) -> Message | None:
+        self,
+        frame: Frame,
+        text: str,
+        at: int,
+        literal: str,
+        parts: dict[str, tuple[int, int]],
+        tools: Sequence[ToolSpec],
+    ) -> Reading | None:
         """Look for calls behind a text where no marker stands between; they are what the output ends in."""
         pattern = None if self.form is None else self.form.begin(tools)
         if pattern is None:
@@ -147,13 +172,22 @@ class NativeFormat:
                 fault = fault or (error if _names_tool(text[begin.start() :], tools) else None)
                 continue
             if not text[end:].strip():
-                done = {**parts, frame.slots[-2]: text[at : begin.start()]}
-                return Message(
-                    role="assistant", content=done["text"], reasoning=done["reasoning"], tool_calls=tuple(calls)
-                )
+                return _join(text, {**parts, frame.slots[-2]: (at, begin.start())}, calls)
         if fault is not None:
             raise fault
         return None
+
+
+def _join(text: str, parts: dict[str, tuple[int, int]], calls: Sequence[ReadCall] = ()) -> Reading:
+    """Return the reading of a text by the places of its reasoning and text, and its calls."""
+    reasoning, content = parts.get("reasoning", (0, 0)), parts.get("text", (0, 0))
+    message = Message(
+        role="assistant",
+        content=text[slice(*content)],
+        reasoning=text[slice(*reasoning)],
+        tool_calls=tuple(read.call for read in calls),
+    )
+    return Reading(message=message, reasoning=reasoning, text=content, calls=tuple(calls))
 
 
 def learn_format(renderer: ChatRenderer) -> NativeFormat:

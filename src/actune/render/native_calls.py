@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -32,6 +32,16 @@ class Tail:
     end: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReadCall:
+    """A call as it was read, where its name and its arguments stand in the text (start, end), and where it is closed."""
+
+    call: ToolCall
+    name: tuple[int, int]
+    arguments: tuple[int, int]
+    end: int
+
+
 class Form(Protocol):
     """One way to write calls."""
 
@@ -39,7 +49,7 @@ class Form(Protocol):
         """Return a pattern of how a call begins, None when only a marker before it tells."""
         ...
 
-    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
+    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ReadCall], int]:
         """Return the calls that start there, and where their block ends."""
         ...
 
@@ -114,6 +124,23 @@ def match_tail(text: str, at: int, tail: Tail, *, starts: str = "") -> tuple[boo
     raise unreadable(text, "its end is missing", at)
 
 
+def find_close(text: str, at: int, after: int, tail: Tail, *, more: bool) -> int:
+    """Return where a call is closed that ends at `at`, when what follows was matched up to `after`.
+
+    Of what leads to another call, that closes this one which would close the last one too.
+    """
+    if not more:
+        return after
+    same = 0
+    while same < min(len(tail.end), after - at) and tail.end[same] == text[at + same]:
+        same += 1
+    shared = _CUT_MARKER.sub("", text[at : at + same])  # two markers may begin with the same letters
+    return at + len(shared)
+
+
+_CUT_MARKER = re.compile(r"[<\[][^<>\[\]\s]*$")
+
+
 # --- a JSON value that holds name and arguments ---
 
 
@@ -136,9 +163,9 @@ class Envelope:
         key = '"' if self.first_key is None else re.escape(json.dumps(self.first_key, ensure_ascii=False)) + r"\s*:"
         return (r"\[\s*" if self.listed else "") + r"\{\s*" + key
 
-    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
+    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ReadCall], int]:
         """Return the calls of one JSON value, or of several in a row."""
-        calls: list[ToolCall] = []
+        calls: list[ReadCall] = []
         at, more = start, True
         while more:
             at = skip_blanks(text, at)
@@ -147,26 +174,30 @@ class Envelope:
                 raise unreadable(text, "it is no complete JSON", start)
             value, end = decoded
             if self.listed and isinstance(value, list) and value:
-                calls += [self._read_one(text, place) for place in _items(text, at)]
+                calls += [self._read_one(text, *item) for item in _items(text, at)]
             elif not self.listed and isinstance(value, dict):
-                calls.append(self._read_one(text, at))
+                calls.append(self._read_one(text, at, end))
             else:
                 raise unreadable(text, "it is no JSON list of calls" if self.listed else "it is no JSON object", start)
             more, at = match_tail(text, end, self.tail, starts="{")
+            calls[-1] = replace(calls[-1], end=find_close(text, end, at, self.tail, more=more))
         return calls, at
 
-    def _read_one(self, text: str, at: int) -> ToolCall:
+    def _read_one(self, text: str, at: int, end_of_object: int) -> ReadCall:
         if not self.name:
             members = _members(text, at)
             if members is None or len(members) != 1:
                 raise unreadable(text, "it is no object with the name as its only key", at)
             (name, (begin, end)), *_ = members.items()
+            key = skip_blanks(text, at + 1)
+            name_span = (key + 1, _DECODER.raw_decode(text, key)[1] - 1)
         else:
-            name_span, arguments = _follow(text, at, self.name), _follow(text, at, self.arguments)
-            if name_span is None or arguments is None:
-                lacking = self.name if name_span is None else self.arguments
+            quoted, arguments = _follow(text, at, self.name), _follow(text, at, self.arguments)
+            if quoted is None or arguments is None:
+                lacking = self.name if quoted is None else self.arguments
                 raise unreadable(text, f"{'.'.join(lacking)!r} is missing or there twice", at)
-            name, (begin, end) = json.loads(text[slice(*name_span)]), arguments
+            name, (begin, end) = json.loads(text[slice(*quoted)]), arguments
+            name_span = (quoted[0] + 1, quoted[1] - 1)
         if not isinstance(name, str) or not name:
             raise unreadable(text, "the name is no text", at)
         if not isinstance(json.loads(text[begin:end]), dict):
@@ -174,15 +205,17 @@ class Envelope:
         number = None
         if self.id is not None and (span := _follow(text, at, self.id)) is not None:
             number = json.loads(text[slice(*span)])
-        return ToolCall(name=name, arguments=text[begin:end], id=number if isinstance(number, str) else None)
+        call = ToolCall(name=name, arguments=text[begin:end], id=number if isinstance(number, str) else None)
+        return ReadCall(call, name_span, (begin, end), end_of_object)
 
 
-def _items(text: str, at: int) -> Iterator[int]:
-    """Yield where the items of a valid JSON list begin."""
+def _items(text: str, at: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of each item of a valid JSON list."""
     at = skip_blanks(text, at + 1)
     while text[at] != "]":
-        yield at
-        at = skip_blanks(text, _DECODER.raw_decode(text, at)[1])
+        end = _DECODER.raw_decode(text, at)[1]
+        yield at, end
+        at = skip_blanks(text, end)
         if text[at] == ",":
             at = skip_blanks(text, at + 1)
 
@@ -235,12 +268,12 @@ class Named:
         after = compile_literal(self.between[0]).pattern
         return f"(?:{join_names(tools)})(?:{after})" + (r"\s*\{" if self.slots[1] == "arguments" else "")
 
-    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
+    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ReadCall], int]:
         """Return the calls one after the other."""
-        calls: list[ToolCall] = []
+        calls: list[ReadCall] = []
         at, more = start, True
         while more:
-            found: dict[str, str] = {}
+            found: dict[str, tuple[int, int]] = {}
             begin = at
             for number, slot in enumerate(self.slots):
                 following = self.slots[number + 1] if number + 1 < len(self.slots) else None
@@ -249,13 +282,17 @@ class Named:
                     decoded = decode_json(text, at)
                     if decoded is None or not isinstance(decoded[0], dict):
                         raise unreadable(text, "the arguments are no complete JSON object", begin)
-                    found[slot], at = text[at : decoded[1]], decoded[1]
+                    found[slot], at = (at, decoded[1]), decoded[1]
                     if following is not None:
                         at = self._match_between(text, begin, at, number)
                 else:
                     found[slot], at = self._read_word(text, begin, at, number, following)
-            calls.append(ToolCall(name=found["name"], arguments=found["arguments"], id=found.get("id")))
-            more, at = match_tail(text, at, self.tail, starts="{")
+            said = {slot: text[slice(*span)] for slot, span in found.items()}
+            call = ToolCall(name=said["name"], arguments=said["arguments"], id=said.get("id"))
+            end = at
+            more, at = match_tail(text, end, self.tail, starts="{")
+            closed = find_close(text, end, at, self.tail, more=more)
+            calls.append(ReadCall(call, found["name"], found["arguments"], closed))
         return calls, at
 
     def _match_between(self, text: str, begin: int, at: int, number: int) -> int:
@@ -265,8 +302,10 @@ class Named:
             raise unreadable(text, "something else follows the arguments", begin)
         return match.end()
 
-    def _read_word(self, text: str, begin: int, at: int, number: int, following: str | None) -> tuple[str, int]:
-        """Return a name or id up to the next literal, and where the next slot begins."""
+    def _read_word(
+        self, text: str, begin: int, at: int, number: int, following: str | None
+    ) -> tuple[tuple[int, int], int]:
+        """Return where a name or id stands, up to the next literal, and where the next slot begins."""
         window = text[at : at + 2 * NAME_LIMIT]
         if following is None:
             ends = [m.start() for one in (self.tail.more, self.tail.end) if one and (m := _find(window, one))]
@@ -279,7 +318,8 @@ class Named:
         word = window[: max(size, 0)].strip()
         if size < 0 or not word or len(word) > NAME_LIMIT or "\n" in word:
             raise unreadable(text, "a name and what follows it are missing", begin)
-        return word, at + skip
+        start = at + window.index(word)
+        return (start, start + len(word)), at + skip
 
 
 def _find(text: str, literal: str) -> re.Match[str] | None:

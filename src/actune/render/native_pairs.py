@@ -16,7 +16,15 @@ from typing import Any, Literal
 from actune.core.schema import find_properties, find_types
 from actune.core.types import ToolCall, ToolSpec
 from actune.core.values import read_value
-from actune.render.native_calls import NAME_LIMIT, Tail, compile_literal, join_names, unreadable
+from actune.render.native_calls import (
+    NAME_LIMIT,
+    ReadCall,
+    Tail,
+    compile_literal,
+    find_close,
+    join_names,
+    unreadable,
+)
 
 Next = Literal["key", "call", "end"]
 # Ends of one value that are tried until what stands before is readable.
@@ -65,10 +73,10 @@ class Pairs:
         after = re.sub(r"\?P<\w+>", "?:", self.after_name.pattern)
         return f"(?:{join_names(tools)})(?:{after})" if tools else None
 
-    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
-        """Return the calls one after the other."""
+    def read(self, text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ReadCall], int]:
+        """Return the calls one after the other; the arguments stand from the first key to the last value."""
         reader = _Reader(self, text, tools)
-        calls: list[ToolCall] = []
+        calls: list[ReadCall] = []
         at, following = start, "call"
         while following == "call":
             begin = at
@@ -76,6 +84,9 @@ class Pairs:
             if named is None:
                 raise unreadable(text, "a name and what follows it are missing", begin)
             name, following, at = named
+            place = text.index(name, begin)
+            first, last = (at, at) if following == "key" else (place + len(name),) * 2
+            tail = self.empty
             arguments: dict[str, Any] = {}
             while following == "key":
                 opened = reader.find_key(at, name)
@@ -84,8 +95,11 @@ class Pairs:
                 key, kind, at = opened
                 if key in arguments:
                     raise unreadable(text, f"the key {key!r} is there twice", begin)
-                arguments[key], following, at = reader.read_value(at, name, key, kind)
-            calls.append(ToolCall(name=name, arguments=json.dumps(arguments, ensure_ascii=False)))
+                arguments[key], last, following, at = reader.read_value(at, name, key, kind)
+                tail = self.other.tail if kind == "other" or self.text is None else self.text.tail
+            call = ToolCall(name=name, arguments=json.dumps(arguments, ensure_ascii=False))
+            closed = last if tail is None else find_close(text, last, at, tail, more=following == "call")
+            calls.append(ReadCall(call, (place, place + len(name)), (first, last), closed))
         return calls, at
 
     @cached_property
@@ -154,23 +168,23 @@ class _Reader:
                 return None
         return key, str(found.lastgroup), at + found.end()
 
-    def read_value(self, at: int, name: str, key: str, kind: str) -> tuple[Any, Next, int]:
-        """Return the value at a place, what comes next and where.
+    def read_value(self, at: int, name: str, key: str, kind: str) -> tuple[Any, int, Next, int]:
+        """Return the value at a place, where it ends, what comes next and where.
 
         Raises:
             DataError: it has no end, or is no value where strings are quoted.
         """
         types = find_types(self._properties(name).get(key))
-        first: tuple[str, Next, int] | None = None
+        first: tuple[str, int, Next, int] | None = None
         for count, (end, following, after) in enumerate(self._find_ends(at, name, kind)):
             raw = self._text[at:end]
             if kind == "text" or (kind == "any" and "string" in types):
                 null = kind == "any" and "null" in types and raw.strip() in ("null", "None")
-                return (None if null else raw), following, after
+                return (None if null else raw), end, following, after
             value = self._read_literal(raw)
             if value is not _UNREAD:
-                return value, following, after
-            first = first or (raw, following, after)
+                return value, end, following, after
+            first = first or (raw, end, following, after)
             if count + 1 >= _ENDS:
                 break
         if first is None:

@@ -11,7 +11,7 @@ from actune.cli.main import main
 
 RENDERING = {"dialect": None, "now": None, "format_name": None, "chat_template": None}
 GIVEN = {"allow_loss": (), "template_variables": ()}
-HISTORY = {"history_reasoning": None, "raw_control_tokens": False}
+HISTORY = {"history_reasoning": None, "raw_control_tokens": False, "loss_weights": ()}
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
         (
             "tokens --model m --data a --data b --out o --dialect react_zh --now 2024-02-29 --format f "
             "--chat-template t --history_reasoning drop --raw_control_tokens --max_length 9 --allow_loss reasoning "
-            "content --template_variables enable_thinking=false",
+            "content --template_variables enable_thinking=false --loss_weights thought=0.5 stop=2",
             {
                 "model": "m",
                 "data": ["a", "b"],
@@ -58,6 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
                 "max_length": 9,
                 "allow_loss": ["reasoning", "content"],
                 "template_variables": ["enable_thinking=false"],
+                "loss_weights": ["thought=0.5", "stop=2"],
             },
         ),
         (

@@ -56,6 +56,54 @@ def test_recipe_values_are_read_by_the_type_of_the_setting(tmp_path: Path) -> No
     assert settings.tuning == Settings().tuning
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{thought: 0.5, action: 2}",
+        "[thought=0.5, action=2]",
+        "\n    thought: 0.5\n    action: 2",
+    ],
+)
+def test_pairs_are_a_mapping_or_a_list(tmp_path: Path, written: str) -> None:
+    settings = load_settings(write(tmp_path, f"render:\n  loss_weights: {written}\n"), NEEDED)
+    assert settings.render.loss_weights == ("thought=0.5", "action=2")
+    assert load("--loss_weights", "thought=0.5", "action=2").render == settings.render
+
+
+def test_values_of_a_mapping_are_texts_and_switches(tmp_path: Path) -> None:
+    path = write(tmp_path, "render: {template_variables: {enable_thinking: no, name: '007', more: 1.50}}\n")
+    assert load_settings(path, NEEDED).render.template_variables == ("enable_thinking=false", "name=007", "more=1.50")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{thoughts: 1}", "thoughts=1: no such part; did you mean thought?"),
+        ("{stop: 1, stop: 2}", "stop: is given twice"),
+        ("{stop: [1]}", "takes NAME=VALUE ..., not a list"),
+        ("{tool: 1}", "tool=1: the agent never writes"),
+        ("{assistant: 0}", "every part has weight 0"),
+    ],
+)
+def test_wrong_loss_weights_are_placed(tmp_path: Path, written: str, message: str) -> None:
+    (line,) = refuse(write(tmp_path, f"\nrender: {{loss_weights: {written}}}\n"), *NEEDED)
+    assert line.startswith("r.yaml:2: render.loss_weights")
+    assert message in line
+
+
+def test_a_mapping_where_values_are_asked_for_is_refused(tmp_path: Path) -> None:
+    (line,) = refuse(write(tmp_path, "data: {dataset: {a: b}}\n"), "--model", "m")
+    assert line == "r.yaml:1: data.dataset: takes text ..., not a mapping"
+
+
+def test_weights_that_change_nothing_or_teach_no_end_are_said() -> None:
+    assert settings_notices(load("--loss_weights", "thought=0.5")) == []
+    (said,) = settings_notices(load("--loss_weights", "assistant=2"))
+    assert "changes nothing" in said
+    (said,) = settings_notices(load("--loss_weights", "stop=0"))
+    assert "not taught to end" in said
+
+
 def test_every_problem_of_file_and_flags_is_reported_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path,

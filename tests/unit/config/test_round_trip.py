@@ -27,6 +27,9 @@ def draw_value(leaf: Leaf) -> st.SearchStrategy[object]:
         return WORDS
     if leaf.kind == "texts":
         return st.lists(WORDS, min_size=1, max_size=2).map(tuple)
+    if leaf.kind == "pairs":
+        named = st.dictionaries(st.sampled_from(["thought", "stop"]), st.floats(1e-12, 0.999), min_size=1)
+        return named.map(lambda values: tuple(f"{name}={value}" for name, value in values.items()))
     if leaf.kind == "whole":
         return st.integers(1, 2**31)
     if leaf.kind == "number":
