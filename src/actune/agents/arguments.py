@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from actune.core.schema import loosen
 from actune.core.types import ToolSpec
 
 # More than these are counted, not listed: the model reads the text.
 _SHOWN = 5
-_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 
 
 def find_problems(spec: ToolSpec, arguments: Mapping[str, Any]) -> list[str]:
@@ -37,18 +37,6 @@ def find_problems(spec: ToolSpec, arguments: Mapping[str, Any]) -> list[str]:
     problems = list(dict.fromkeys(_describe(error) for error in errors))
     more = len(problems) - _SHOWN
     return [*problems[:_SHOWN], f"and {more} more"] if more > 0 else problems
-
-
-def loosen(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of a flat parameter list with only what such a list can say."""
-    properties = schema.get("properties")
-    loose: dict[str, Any] = {}
-    for name, entry in properties.items() if isinstance(properties, Mapping) else ():
-        kind = entry.get("type") if isinstance(entry, Mapping) else None
-        loose[name] = {"type": kind} if isinstance(kind, str) and kind in _TYPES and kind != "string" else {}
-    required = schema.get("required")
-    names = [name for name in required if isinstance(name, str)] if isinstance(required, (list, tuple)) else []
-    return {"type": "object", "properties": loose, "required": list(dict.fromkeys(names))}
 
 
 def _find_missing(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> list[str]:

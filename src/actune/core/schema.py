@@ -10,6 +10,7 @@ _ALIASES: Mapping[str, str] = {
     "str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number", "double": "number",
     "bool": "boolean", "dict": "object", "map": "object", "list": "array", "tuple": "array", "none": "null",
 }  # fmt: skip
+_TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 _KEYWORDS = frozenset({"items", "additionalProperties", "not", "if", "then", "else", "default", "const"})
 
 
@@ -42,6 +43,18 @@ def find_types(schema: Any) -> frozenset[str]:  # noqa: ANN401 - any JSON
     if schema.get("nullable") is True:
         found.add("null")
     return frozenset(found)
+
+
+def loosen(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a flat parameter list with only what such a list can say."""
+    properties = schema.get("properties")
+    loose: dict[str, Any] = {}
+    for name, entry in properties.items() if isinstance(properties, Mapping) else ():
+        kind = entry.get("type") if isinstance(entry, Mapping) else None
+        loose[name] = {"type": kind} if isinstance(kind, str) and kind in _TYPES and kind != "string" else {}
+    required = schema.get("required")
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, (list, tuple)) else []
+    return {"type": "object", "properties": loose, "required": list(dict.fromkeys(names))}
 
 
 def _read_name(kind: str) -> str:

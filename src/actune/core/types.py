@@ -66,13 +66,16 @@ class ToolCall:
         """Return the arguments as a dict: JSON, else a Python literal (never `eval`).
 
         Raises:
-            DataError: code `arguments-unreadable` when the text is neither, or is no object.
+            DataError: code `arguments-unreadable` when the text is neither, or is no object; `arguments-encoded-twice`
+                when it is the JSON text of such a text.
         """
         value = read_value(self.arguments)
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            twice = isinstance(value, str) and isinstance(read_value(value), dict)
             raise DataError(
-                f"the arguments of {self.name!r} are no JSON object: {_shorten(self.arguments)}",
-                code="arguments-unreadable",
+                f"the arguments of {self.name!r} are {'the JSON text of a text' if twice else 'no JSON object'}: "
+                f"{_shorten(self.arguments)}",
+                code="arguments-encoded-twice" if twice else "arguments-unreadable",
                 fix='write the arguments as one JSON object, for example {"city": "Hangzhou"}',
             )
         return value

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
-from actune.agents.arguments import find_problems, loosen
+from actune.agents.arguments import find_problems
 from actune.core.errors import DataError
+from actune.core.schema import loosen
 from actune.core.types import Conversation, Message, Source, ToolSpec
 from actune.evals.answer_metrics import fold, says
 from actune.evals.items import Axis, Split

@@ -168,7 +168,8 @@ def _read_call(item: object, field: str, repairs: list[str]) -> ToolCall:
     try:
         call.parse_arguments()
     except DataError as error:
-        raise DataError(error.message, code=error.code, field=f"{place}.arguments", fix=error.fix) from None
+        if error.code != "arguments-encoded-twice":  # which `actune check --fix` can undo, once the row is read
+            raise DataError(error.message, code=error.code, field=f"{place}.arguments", fix=error.fix) from None
     return call
 
 

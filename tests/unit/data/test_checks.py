@@ -1,70 +1,253 @@
 from __future__ import annotations
 
+import importlib.util
+import json
+import random
+import re
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
+from actune.data.check_tools import JUDGING, read_offer
 from actune.data.checks import find_problems
+from actune.data.duplicates import SeenRows
+from actune.formats.registry import read_row
 
-TOOL = ToolSpec(
-    name="weather",
-    parameters={"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]},
-)
-
-
-def row(*messages: Message, repairs: tuple[str, ...] = ()) -> Conversation:
-    start = Message(role="user", content="hi")
-    return Conversation(messages=(start, *messages), tools=(TOOL,), source=Source(file="x", line=1), repairs=repairs)
+ROOT = Path(__file__).resolve().parents[3]
+SECTION = "## Rows that can be read"
 
 
-def call(arguments: str = '{"days": 1}', name: str = "weather") -> Message:
-    return Message(role="assistant", tool_calls=(ToolCall(name=name, arguments=arguments),))
+def _load_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("check_table", Path(__file__).with_name("check_table.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-RESULT = Message(role="tool", content="sunny")
-ANSWER = Message(role="assistant", content="Sunny.")
+KIT = _load_table()
 
 
-def codes(conversation: Conversation) -> list[tuple[str, str]]:
-    return [(finding.level, finding.code) for finding in find_problems(conversation)]
+def read(raw: dict) -> Conversation:
+    name = "ms-agent" if "conversations" in raw else "openai"
+    return read_row(json.loads(json.dumps(raw)), Source(file="x.jsonl", line=1), name)
 
 
-def test_sound_row_has_no_findings():
-    assert codes(row(call(), RESULT, ANSWER)) == []
+def codes(conversation: Conversation) -> list[str]:
+    return [finding.code for finding in find_problems(conversation)]
 
 
-@pytest.mark.parametrize(
-    ("messages", "finding"),
-    [
-        ((call(name="wether"), RESULT, ANSWER), ("error", "unknown-tool")),
-        ((call(), ANSWER), ("error", "observation-missing")),
-        ((call("{'days': 1}"), RESULT, ANSWER), ("warning", "arguments-python-literal")),
-        ((call("days=1"), RESULT, ANSWER), ("warning", "arguments-unreadable")),
-        ((call('{"days": "one"}'), RESULT, ANSWER), ("warning", "arguments-schema")),
-        ((call("{}"), RESULT, ANSWER), ("warning", "arguments-schema")),
-        ((Message(role="assistant", content=" "),), ("warning", "empty-answer")),
-    ],
-)
-def test_each_finding_is_named(messages: tuple[Message, ...], finding: tuple[str, str]):
-    assert codes(row(*messages)) == [finding]
+@pytest.mark.parametrize("code", KIT.TABLE)
+def test_each_rule_fires_on_a_bad_row_and_not_on_its_twin(code: str):
+    bad, good = (read(raw) for raw in KIT.TABLE[code])
+    assert codes(bad) == [code]
+    assert codes(good) == []
+    for finding in find_problems(bad):
+        assert finding.field
+        assert finding.message
+        assert finding.fix
+
+
+def test_the_page_lists_these_rules_with_examples_that_hold():
+    text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    section = text.split(SECTION)[1].split("\n## ")[0]
+    listed = {}
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            code, level, _, example, _ = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+            listed[code.strip("`")] = (level, example)
+    only_here = {"source-repaired", "unknown-tool", "observation-missing", "duplicate-row", "answers-differ"}
+    assert set(listed) == set(KIT.TABLE) | only_here
+    for code, (bad, _) in KIT.TABLE.items():
+        level, example = listed[code]
+        quoted = re.findall(r"`([^`]+)`", example)
+        assert quoted, code
+        whole = json.dumps(bad, ensure_ascii=False).replace("\\", "").replace("\n", " ")
+        assert [piece for piece in quoted if piece.replace("\\", "") not in whole] == [], code
+        assert {finding.level for finding in find_problems(read(bad))} == {level}, code
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+
+def fields(raw: dict) -> list[tuple[str, str]]:
+    return [(finding.code, finding.field) for finding in find_problems(read(raw))]
+
+
+def test_the_field_is_the_path_of_the_value():
+    item = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
+    tools = KIT.with_schema(items={"type": "array", "items": item}, note={"type": ["string", "null"]})
+    arguments = {"items": [{"price": 1}, {"price": "2"}, {}, {"price": "3"}], "note": None}
+    place = "messages[1].tool_calls[0].arguments.items"
+    assert fields(KIT.calls(KIT.call(arguments), tools=tools)) == [
+        ("argument-type", f"{place}[1].price"),
+        ("argument-missing", f"{place}[2].price"),
+    ]
+    (first, _) = find_problems(read(KIT.calls(KIT.call(arguments), tools=tools)))
+    assert "and 1 more" in first.message
+
+
+def test_unknown_parameters_are_those_that_a_schema_names_none_of():
+    closed = {"type": "object", "properties": {"city": KIT.CITY}, "additionalProperties": False}
+    place = "messages[1].tool_calls[0].arguments"
+    both = {"city": "Hangzhou", "a": 1, "b": 2}
+    for schema in (closed, closed | {"additionalProperties": None}):
+        plain = {key: value for key, value in schema.items() if value is not None}
+        raw = KIT.calls(KIT.call(both), tools=[KIT.tool(parameters=plain)])
+        assert fields(raw) == [("argument-unknown", f"{place}.a"), ("argument-unknown", f"{place}.b")]
+    for free in ({"type": "object"}, closed | {"additionalProperties": True}, closed | {"additionalProperties": {}}):
+        assert fields(KIT.calls(KIT.call(both), tools=[KIT.tool(parameters=free)])) == []
+
+
+def test_null_is_no_fault_where_it_is_allowed():
+    for entry in ({"type": ["string", "null"]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}, {}):
+        assert fields(KIT.calls(KIT.call({"a": None}), tools=KIT.with_schema(a=entry))) == []
+    for entry in ({"type": "string"}, {"enum": ["x"]}, {"anyOf": [{"type": "string"}, {"type": "integer"}]}):
+        found = fields(KIT.calls(KIT.call({"a": None}), tools=KIT.with_schema(a=entry)))
+        assert found == [("argument-null", "messages[1].tool_calls[0].arguments.a")]
+
+
+# --- schemas ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_schema_never_fetches_a_reference():
+    remote = ToolSpec(name="weather", description="W.", parameters={"$ref": "http://127.0.0.1:9/schema.json"})
+    conversation = Conversation(
+        messages=(
+            Message(role="user", content="hi"),
+            Message(role="assistant", tool_calls=(ToolCall(name="weather", arguments="{}"),)),
+        ),
+        tools=(remote,),
+        source=Source(file="x", line=1),
+    )
+    (finding,) = find_problems(conversation)
+    assert finding.code == "argument-schema"
+    assert "cannot be resolved" in finding.message
+
+
+def test_references_inside_a_schema_are_followed():
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
+    tools = [KIT.tool(parameters=schema)]
+    assert fields(KIT.calls(KIT.call({"a": 1}), tools=tools)) == []
+    assert fields(KIT.calls(KIT.call({"a": "x"}), tools=tools)) == [
+        ("argument-type", "messages[1].tool_calls[0].arguments.a")
+    ]
+
+
+def test_the_words_of_json_schema_are_all_known():
+    jsonschema = pytest.importorskip("jsonschema")
+    plain = {"type", "properties", "required", "enum", "items", "additionalProperties", "format"}
+    assert set(jsonschema.Draft202012Validator.VALIDATORS) <= JUDGING | plain
+
+
+def test_the_quick_test_passes_nothing_that_jsonschema_refuses():
+    """Random plain schemas and values; and schemas that the quick test takes are valid ones."""
+    from jsonschema import Draft202012Validator
+
+    rng = random.Random(0)
+    taken = 0
+    for _ in range(1500):
+        schema = _schema(rng, 3) | {"type": "object", "properties": {"a": _schema(rng, 2), "b": _schema(rng, 2)}}
+        offer = read_offer((ToolSpec(name="t", description="T.", parameters=schema),))
+        parameters = offer.parameters["t"]
+        if parameters.fits is None:
+            continue
+        Draft202012Validator.check_schema(schema)
+        validator = Draft202012Validator(schema)
+        for _ in range(6):
+            value = {key: _value(rng, 3) for key in ("a", "b", "c") if rng.random() < 0.7}
+            if parameters.fits(value):
+                taken += 1
+                assert validator.is_valid(value), (schema, value)
+    assert taken > 400
+
+
+def _schema(rng: random.Random, depth: int) -> dict:
+    kinds = ["string", "integer", "number", "boolean", "null", "array", "object"]
+    schema: dict = {}
+    if rng.random() < 0.7:
+        schema["type"] = rng.choice(kinds) if rng.random() < 0.8 else rng.sample(kinds, 2)
+    if rng.random() < 0.2:
+        schema["enum"] = rng.sample(["x", "y", 1, True, None], 2)
+    if depth and rng.random() < 0.4:
+        schema["items"] = _schema(rng, depth - 1)
+    if depth and rng.random() < 0.5:
+        schema["properties"] = {key: _schema(rng, depth - 1) for key in "abc" if rng.random() < 0.6}
+        schema["required"] = rng.sample(["a", "b", "c"], rng.randint(0, 2))
+        schema["additionalProperties"] = rng.choice([True, False, {"type": "string"}])
+    if rng.random() < 0.1:
+        schema[rng.choice(["minLength", "description", "note", "maximum"])] = 3
+    return schema
+
+
+def _value(rng: random.Random, depth: int) -> object:
+    kind = rng.randrange(8 if depth else 6)
+    if kind == 6:
+        return [_value(rng, depth - 1) for _ in range(rng.randrange(3))]
+    if kind == 7:
+        return {key: _value(rng, depth - 1) for key in "abc" if rng.random() < 0.5}
+    return ["x", "z", 1, 1.5, True, None][kind]
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
 
 
 def test_repairs_of_the_reader_are_reported():
-    assert codes(row(ANSWER, repairs=("tool weather: mended",))) == [("warning", "source-repaired")]
+    source = Source(file="x", line=1)
+    messages = (Message(role="user", content="hi"), Message(role="assistant", content="Hello!"))
+    conversation = Conversation(messages=messages, source=source, repairs=("tool weather: mended",))
+    assert codes(conversation) == ["source-repaired"]
+
+
+def test_rows_that_no_reader_gives_are_judged_too():
+    """Conversations may be made by programs: a wrong name, a call without its result."""
+    wrong = (ToolCall(name="wether", arguments="{}"),)
+    messages = (
+        Message(role="user", content="hi"),
+        Message(role="assistant", tool_calls=wrong),
+        Message(role="assistant", content="Hello!"),
+    )
+    tool = ToolSpec(name="weather", description="W.", parameters={"type": "object"})
+    conversation = Conversation(messages=messages, tools=(tool,), source=Source(file="x", line=1))
+    assert [(f.level, f.code) for f in find_problems(conversation)] == [
+        ("error", "observation-missing"),
+        ("error", "unknown-tool"),
+    ]
 
 
 def test_call_at_the_end_of_a_row_needs_no_result():
-    assert codes(row(call())) == []
+    assert codes(read(KIT.row(KIT.user(), KIT.asks(KIT.call())))) == []
 
 
-def test_schema_never_fetches_a_reference():
-    remote = ToolSpec(name="weather", parameters={"$ref": "http://127.0.0.1:9/schema.json"})
-    conversation = Conversation(messages=(call(), RESULT, ANSWER), tools=(remote,), source=Source(file="x", line=1))
-    findings = find_problems(conversation)
-    assert [finding.code for finding in findings] == ["arguments-schema"]
-    assert "cannot be resolved" in findings[0].message
+def test_rows_that_stand_twice_and_prompts_with_two_answers():
+    def at(line: int, raw: dict) -> Conversation:
+        return read_row(raw, Source(file="x.jsonl", line=line), "openai")
+
+    seen = SeenRows()
+    first, again = at(1, {"id": "a"} | KIT.chat("Hi", "Hello!")), at(2, {"id": "b"} | KIT.chat("Hi", "Hello!"))
+    other, offered = at(3, KIT.chat("Hi", "Good day!")), at(4, KIT.chat("Hi", "Hello!", offered=True))
+    found = [[(f.code, f.message) for f in seen.add(row)] for row in (first, again, other, offered)]
+    assert found[0] == found[3] == []
+    assert found[1] == [("duplicate-row", "the same row stands at x.jsonl:1")]
+    assert [code for code, _ in found[2]] == ["answers-differ"]
+    assert "x.jsonl:1" in found[2][0][1]
 
 
-def test_a_row_without_weight_is_an_error():
-    silent = Message(role="assistant", content="A", weight=0)
-    assert codes(row(silent)) == [("error", "nothing-trained")]
-    assert codes(row(silent, Message(role="user", content="hi"), ANSWER)) == []
+@pytest.mark.parametrize(
+    "text", ["", "\x00", "{{", "```", '{"', "<|", "[", "Ã", "…", "\ud800", "Observation:", "\u202e"]
+)
+def test_no_text_breaks_a_rule(text: str):
+    messages = (
+        Message(role="system", content=text),
+        Message(role="user", content=text),
+        Message(role="assistant", content=text, reasoning=text, tool_calls=(ToolCall(name=text, arguments=text),)),
+        Message(role="tool", content=text, name=text, tool_call_id=text),
+        Message(role="assistant", content=text),
+    )
+    tool = ToolSpec(name=text, description=text, parameters={"type": "object", "properties": {text: {"type": text}}})
+    conversation = Conversation(messages=messages, tools=(tool,), source=Source(file="x", line=1))
+    find_problems(conversation)
+    list(SeenRows().add(conversation))

@@ -66,7 +66,7 @@ def test_oldest_whole_turns_are_dropped(encoder: Encoder):
     assert [item.code for item in hopeless.quarantined] == ["over-long"]
 
 
-TOOL = ToolSpec(name="f", parameters={"type": "object", "properties": {}})
+TOOL = ToolSpec(name="f", description="F.", parameters={"type": "object"})
 
 
 def agent(name: str, arguments: str = "{}") -> Conversation:
