@@ -72,9 +72,13 @@ def tokens(  # noqa: PLR0913 - one parameter a flag
 def inspect(  # noqa: PLR0913 - one parameter a flag
     *,
     model: Model,
-    data: Annotated[str, Parameter(help="Conversation file.")],
+    data: Annotated[list[str], Parameter(consume_multiple=True, help="Conversation files.")],
     row: Annotated[int | None, Parameter(help="Row to show, from 1. Default: the first rows.")] = None,
-    html: Annotated[Path | None, Parameter(help="Write one self-contained page instead.")] = None,
+    html: Annotated[Path | None, Parameter(help="Write one self-contained page instead, with statistics.")] = None,
+    limit: Annotated[int, Parameter(help="Rows on the page, those with problems first.")] = 200,
+    max_length: Annotated[
+        int | None, Parameter(help="Longer rows are marked; -1: none. Default: as the run.", show_default=False)
+    ] = None,
     dialect: Dialect = None,
     now: Now = None,
     format_name: FormatName = None,
@@ -93,6 +97,8 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
         data=data,
         row=row,
         html=html,
+        limit=limit,
+        max_length=max_length,
         dialect=dialect,
         now=now,
         format_name=format_name,

@@ -16,7 +16,7 @@ from actune.core.types import Conversation, Source
 from actune.data.checks import Finding, Level, find_problems
 from actune.data.prepare import Prepared
 from actune.data.sources import Quarantined
-from actune.render.conformance import find_losses
+from actune.data.statistics import RowFacts, count_row
 from actune.render.dialects import Dialect, Turn
 from actune.render.encoder import EncodedTurn, Encoder, merge_turns
 from actune.render.tokenizer import strip_marks
@@ -102,24 +102,29 @@ def examine(encoder: Encoder, item: Conversation | Quarantined) -> Examined:
         return Examined(source=item.source, conversation=None, dialect="", problems=(problem,))
     dialect = encoder.dialect_of(item)
     problems = find_problems(item)
-    turns = []
-    for outcome in _write_turns(dialect, item):
-        if isinstance(outcome, Finding):
-            problems.append(outcome)
-        else:
-            turns.append(outcome)
-    encoded, tree = (), None
+    turns: list[Turn] = []
+    encoded: tuple[EncodedTurn, ...] = ()
+    tree: TokenTree | None = None
     refusal: DataError | RenderError | None = None
     try:
-        encoded = tuple(encoder.encode_turns(item))
-        tree = merge_turns(encoded, item.source)
+        turns, losses = encoder.examine(item)
     except (DataError, RenderError) as error:
-        refusal = error
-    if len(turns) == sum(message.role == "assistant" for message in item.messages):
-        for loss in find_losses(item, turns, dialect, encoder.renderer.profile.stops):
-            level: Level = "warning" if encoder.allows(loss) else "error"
-            found = Finding(level=level, code=loss.code, field=loss.field, message=loss.message, fix=loss.fix)
-            problems.append(found)
+        # Only then each turn is written for itself: one that cannot be written must not hide the others.
+        losses, refusal = [], error
+        for outcome in _write_turns(dialect, item):
+            if isinstance(outcome, Finding):
+                problems.append(outcome)
+            else:
+                turns.append(outcome)
+    for loss in losses:
+        level: Level = "warning" if encoder.allows(loss) else "error"
+        problems.append(Finding(level=level, code=loss.code, field=loss.field, message=loss.message, fix=loss.fix))
+    if refusal is None and all(encoder.allows(loss) for loss in losses):
+        try:
+            encoded = tuple(encoder.encode_written(item, turns))
+            tree = merge_turns(encoded, item.source)
+        except (DataError, RenderError) as error:
+            refusal = error
     if refusal is not None and refusal.code not in {problem.code for problem in problems}:
         problems.append(_finding(refusal))
     return Examined(
@@ -149,6 +154,11 @@ def _write_turns(dialect: Dialect, conversation: Conversation) -> Iterator[Turn 
 
 def _finding(error: DataError | RenderError) -> Finding:
     return Finding(level="error", code=error.code, field=error.field or "", message=error.message, fix=error.fix or "")
+
+
+def count_examined(row: Examined) -> RowFacts:
+    """Return what statistics count of a row."""
+    return count_row(row.source.file, row.conversation, row.tree, dialect=row.dialect, problems=row.problems)
 
 
 def show_problems(console: Console, examined: Examined) -> None:

@@ -6,7 +6,8 @@ import re
 
 from markupsafe import Markup, escape
 
-from actune.render.tokenizer import MARK_CLOSE, MARK_OPEN
+from actune.data.inspect_words import words
+from actune.render.tokenizer import MARK_CLOSE, MARK_OPEN, strip_marks
 
 # What a reader cannot see, or what changes how other text is read: control characters other than tab and line feed,
 # line and paragraph separators, direction marks, zero-width signs, tags, surrogates, and the marks of control tokens
@@ -20,10 +21,14 @@ _LONG_RUN = 8
 
 
 class Visible:
-    """Writes text as safe HTML; `controls` matches the texts of control tokens."""
+    """Writes text as safe HTML; `controls` matches the texts of control tokens.
 
-    def __init__(self, controls: re.Pattern[str]) -> None:
+    Of a text longer than `longest` (characters) only both ends are written, and how much is left out between them.
+    """
+
+    def __init__(self, controls: re.Pattern[str], *, longest: int | None = None) -> None:
         """Know the control tokens of one model and template."""
+        self._longest = longest
         self._pattern = re.compile(
             f"{MARK_OPEN}(?P<literal>(?:{controls.pattern})){MARK_CLOSE}"
             f"|(?P<control>{controls.pattern})"
@@ -36,6 +41,10 @@ class Visible:
 
         Blanks at the end of a line are shown as such; `ends_line` says whether the end of the text is one.
         """
+        if (ends := self._ends(text)) is not None:
+            left_out = words("left_out", n=f"{len(text) - len(ends[0]) - len(ends[1]):,}")
+            middle = Markup('<span class="cut">\n… {} …\n</span>').format(left_out)
+            return self.show(ends[0], ends_line=False) + middle + self.show(ends[1], ends_line=ends_line)
         parts: list[Markup] = []
         end = 0
         for found in self._pattern.finditer(text):
@@ -45,6 +54,46 @@ class Visible:
             end = found.end()
         parts.append(escape(text[end:]))
         return Markup("").join(parts)
+
+    def runs(self, text: str, *, ends_line: bool = True) -> list[str | list[str | int]]:
+        """Return the same for a script to write: plain texts, and [kind, text] or [kind, text, count] of what is marked.
+
+        The kinds are those of `RUN_KINDS`. No run holds an unseen character, a surrogate or a mark of control tokens.
+        """
+        if (ends := self._ends(text)) is not None:
+            left_out: list[str | int] = ["x", "", len(text) - len(ends[0]) - len(ends[1])]
+            return [*self.runs(ends[0], ends_line=False), left_out, *self.runs(ends[1], ends_line=ends_line)]
+        runs: list[str | list[str | int]] = []
+        end = 0
+        for found in self._pattern.finditer(text):
+            inside = found["blanks"] is not None and found.end() == len(text) and not ends_line
+            white = found["breaks"] or found["tabs"]
+            few = white is not None and len(white) <= _LONG_RUN
+            if inside or few:
+                continue
+            if end < found.start():
+                runs.append(text[end : found.start()])
+            runs.append(_make_run(found))
+            end = found.end()
+        if end < len(text):
+            runs.append(text[end:])
+        return runs
+
+    def _ends(self, text: str) -> tuple[str, str] | None:
+        """Return both ends of a text that is too long."""
+        if self._longest is None or len(text) <= self._longest:
+            return None
+        edge = self._longest // 2
+        return text[:edge], text[-edge:]
+
+    def label(self, text: str) -> str:
+        """Return a short text as a plain string: marks removed, unseen characters by their names."""
+        return "".join(run if isinstance(run, str) else str(run[1]) for run in self.runs(strip_marks(text)))
+
+
+RUN_KINDS = {"literal": "l", "control": "c", "blanks": "b", "unseen": "u", "breaks": "n", "tabs": "t"}
+"""Letters for what a run is: a control token read as text, one of the template, blanks at the end of a line, an unseen
+character by its name, and many line breaks or tabs in a row (the last three with their number). `x` is what is left out."""
 
 
 def _show_match(found: re.Match[str]) -> Markup:
@@ -63,3 +112,13 @@ def _show_match(found: re.Match[str]) -> Markup:
         return Markup('<span class="blank">{}</span>').format(text)
     times = f" × {len(text):,}" if len(text) > 1 else ""
     return Markup('<span class="mark">U+{}{}</span>').format(f"{ord(text[0]):04X}", times)
+
+
+def _make_run(found: re.Match[str]) -> list[str | int]:
+    text = found.group()
+    kind = next(name for name in RUN_KINDS if found[name] is not None)
+    if kind == "literal":
+        return [RUN_KINDS[kind], found["literal"]]
+    if kind == "unseen":
+        return [RUN_KINDS[kind], f"U+{ord(text[0]):04X}", len(text)]
+    return [RUN_KINDS[kind], text[0], len(text)] if kind in ("breaks", "tabs") else [RUN_KINDS[kind], text]

@@ -16,7 +16,8 @@ import pytest
 from actune.cli.main import main
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.data.inspect import examine
-from actune.data.inspect_page import LONG, MOST_TOKENS, page, show_value
+from actune.data.inspect_page import About, page, show_value
+from actune.data.inspect_static import LONG, MOST_TOKENS
 from actune.data.sources import Quarantined
 from actune.data.visible import Visible
 from actune.render.encoder import Encoder
@@ -77,7 +78,11 @@ class Page(HTMLParser):
 
 def write_page(encoder: Encoder, *conversations: Conversation) -> str:
     rows = [examine(encoder, conversation) for conversation in conversations]
-    return page(encoder, rows, model=HOSTILE, data="rows.jsonl", available=len(rows), dialect="auto")
+    return page(encoder, dict(enumerate(rows, 1)), about(model=HOSTILE, available=len(rows)))
+
+
+def about(**given) -> About:
+    return About(**({"model": "m", "data": ["rows.jsonl"], "dialect": "auto", "available": 1} | given))
 
 
 def row(*messages: Message, **extra) -> Conversation:
@@ -130,7 +135,7 @@ def test_an_unreadable_row_is_its_error(tools_folder: Path):
     encoder = Encoder.from_folder(tools_folder)
     found = examine(encoder, bad)
     assert [(p.code, p.field, p.fix) for p in found.problems] == [("json-invalid", "x", "mend it")]
-    text = page(encoder, [found], model="m", data="d", available=1, dialect="auto")
+    text = page(encoder, {1: found}, about())
     assert "No turn of this row can be shown" in text
     assert "<img" not in text
 
@@ -140,7 +145,7 @@ def test_a_row_of_weight_zero_is_refused_and_shown(tools_folder: Path):
     found = examine(encoder, row(USER, changed(ANSWER, train=False)))
     assert found.refused
     assert [problem.code for problem in found.problems] == ["nothing-trained"]
-    parsed = Page(page(encoder, [found], model="m", data="d", available=1, dialect="auto"))
+    parsed = Page(page(encoder, {1: found}, about()))
     assert any("It is sunny today." in text for _, text in parsed.raw)
 
 
@@ -234,8 +239,9 @@ def test_nothing_is_fetched_and_nothing_but_the_one_script_runs(tools_folder: Pa
     text = write_page(Encoder.from_folder(tools_folder), hostile_row())
     parsed = Page(text)
     names = [name for name, _ in parsed.tags]
-    assert (names.count("script"), names.count("style")) == (1, 1)
-    assert not set(names) & {"img", "link", "iframe", "object", "base", "a", "form", "svg", "b"}
+    scripts = [given.get("type") for name, given in parsed.tags if name == "script"]
+    assert (scripts.count(None), set(scripts) - {None}, names.count("style")) == (1, {"application/json"}, 1)
+    assert not set(names) & {"img", "link", "iframe", "object", "base", "a", "form", "b"}
     attributes = {name for _, given in parsed.tags for name in given}
     assert not {name for name in attributes if name.startswith("on")} | (
         attributes & {"src", "href", "style", "srcset"}
@@ -244,10 +250,11 @@ def test_nothing_is_fetched_and_nothing_but_the_one_script_runs(tools_folder: Pa
     policy = next(given["content"] for name, given in parsed.tags if name == "meta" and "http-equiv" in given)
     assert policy.startswith("default-src 'none';")
     for tag in ("style", "script"):
-        inner = re.search(rf"<{tag}>(.*)</{tag}>", text, flags=re.DOTALL).group(1)
+        inner = re.search(rf"<{tag}>(.*?)</{tag}>", text, flags=re.DOTALL).group(1)
         digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
-    assert "</" not in re.search(r"<script>(.*)</script>", text, flags=re.DOTALL).group(1)
+    script = re.search(r"<script>(.*?)</script>", text, flags=re.DOTALL).group(1)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function\(|DOMParser", script)
 
 
 def test_what_cannot_be_seen_is_named(tools_folder: Path):
@@ -274,7 +281,7 @@ def test_long_texts_stay_readable(tools_folder: Path):
     text = write_page(encoder, long)
     parsed = Page(text)
     assert len(parsed.pieces) < MOST_TOKENS + 100
-    assert "as in turn 1 …" in text
+    assert re.search(r"… Prompt so far: [0-9,]+ characters as in turn 1", "".join(parsed.texts))
     targets = [text for classes, text in parsed.raw if "target" in classes]
     assert targets[0] == "word " * 40_000 + "<|im_end|>"
     shared = next(text for classes, text in parsed.raw[2:] if "target" not in classes)
@@ -345,7 +352,7 @@ def test_the_command_writes_a_page_also_of_refused_rows(tools_folder: Path, tmp_
     assert main(line) == 1
     parsed = Page(out.read_text(encoding="utf-8"))
     text = " ".join(parsed.texts)
-    for words in ("reasoning-lost", "no-assistant", f"{data}:2", "3 of 3, 2 not trained on"):
+    for words in ("reasoning-lost", "no-assistant", f"{data}:2", "3 of 3 on this page", "2 of all not trained on"):
         assert words in text
     assert any(text.startswith("fine<|im_end|>") for _, text in parsed.raw)
     assert "3 of 3 rows written" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,261 @@
+"""Rows as JSON for the page's script: exactly the texts, ids and weights that are trained on, and nothing that is HTML."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from dataclasses import replace as changed
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from actune.cli.main import main
+from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
+from actune.data import inspect_json
+from actune.data.inspect import count_examined, examine
+from actune.data.inspect_json import RowWriter
+from actune.data.inspect_page import as_json
+from actune.data.sources import Quarantined
+from actune.data.visible import Visible
+from actune.render.encoder import Encoder
+from actune.render.tokenizer import strip_marks
+from actune.render.tree import TrainingSequence, build_tree
+
+SOURCE = Source(file="rows.jsonl", line=7)
+HOSTILE = "</script><img src=x onerror=alert(1)>\u202eabc\u202c\u200b\x00 <!-- ]]> \u2028 & <b>\ttab  \n\nend <|im_end|> 杭州 é😀"
+USER, ANSWER = Message(role="user", content="What is it?"), Message(role="assistant", content="It is sunny today.")
+TOOL = ToolSpec(name="f", description=HOSTILE, parameters={"type": "object", "properties": {}})
+CALL = Message(role="assistant", tool_calls=(ToolCall(name="f", arguments='{"x": "杭州"}', id="a"),))
+RESULT = Message(role="tool", content=HOSTILE, tool_call_id="a")
+UNSEEN = "[\x00-\x08\x0b-\x1f\u200b\u2028\u202a-\u202e\ufeff\U000f0000\U000f0001]"
+
+
+def row(*messages: Message, **extra) -> Conversation:
+    return Conversation(**({"messages": messages, "source": SOURCE} | extra))
+
+
+def writer_of(encoder: Encoder, longest: int | None = None) -> RowWriter:
+    templates = encoder.renderer.templates
+    return RowWriter(
+        encoder, Visible(encoder.renderer.tokenizer.control_pattern(templates.plain + templates.tools), longest=longest)
+    )
+
+
+def plain(text) -> str:
+    """Return the text that the script would show, unseen characters and what is left out not among it."""
+    runs = [text] if isinstance(text, str) else text
+    return "".join(
+        run
+        if isinstance(run, str)
+        else {"u": "", "x": "", "n": "\n", "t": "\t"}.get(run[0], run[1]) * (run[2] if run[0] in "nt" else 1)
+        for run in runs
+    )
+
+
+def seen(text: str) -> str:
+    return re.sub(UNSEEN, "", strip_marks(text))
+
+
+def rows() -> list[Conversation]:
+    return [
+        row(
+            Message(role="system", content=HOSTILE), changed(USER, content=HOSTILE), changed(CALL, content="I look. 杭州 é😀"),
+            RESULT, changed(ANSWER, weight=0.5), USER, changed(ANSWER, train=False), USER, changed(ANSWER, weight=2.0), tools=(TOOL,),
+        ),
+        row(USER, ANSWER, USER, ANSWER),
+    ]  # fmt: skip
+
+
+def thoughts() -> Conversation:
+    return row(
+        USER, changed(ANSWER, reasoning="hm 杭"), USER, changed(ANSWER, reasoning="so", weight=3.0), USER, ANSWER
+    )
+
+
+def check_exact(encoder: Encoder, conversation: Conversation) -> dict:
+    """Check that texts, ids and weights of a written row are those of its turns and its tree."""
+    examined, writer = examine(encoder, conversation), writer_of(encoder)
+    shown = json.loads(as_json(writer.row(3, examined)))
+    vocabulary = {int(key): value for key, value in json.loads(as_json(writer.vocabulary)).items()}
+    assert (shown["n"], shown["at"], len(shown["turns"])) == (3, "rows.jsonl:7", len(examined.turns))
+    ids, weights, texts = [], [], []
+    for run in shown["runs"]:
+        assert (run["start"], run["size"]) == (len(ids), sum(len(part["ids"]) for part in run["parts"]))
+        for part in run["parts"]:
+            others = part.get("others", {})
+            ids += part["ids"]
+            weights += [weight for size, weight in part["weights"] for _ in range(size)]
+            texts += [plain(others.get(str(at), vocabulary[token])) for at, token in enumerate(part["ids"])]
+    assert ids == examined.tree.input_ids.tolist()
+    assert sum(weights) == pytest.approx(float(examined.tree.target_weights.sum()))
+    for turn, view, encoded in zip(examined.turns, shown["turns"], examined.encoded, strict=True):
+        chunks = [
+            "".join(plain(shown["chunks"][one]) for one in view[part]) for part in ("before", "fresh", "completion")
+        ]
+        assert chunks[0] + chunks[1] == seen(turn.prompt)
+        assert chunks[2] == seen(turn.completion)
+        places = [
+            place
+            for run in view["path"]
+            for place in range(shown["runs"][run]["start"], shown["runs"][run]["start"] + shown["runs"][run]["size"])
+        ]
+        places = places[: len(encoded.ids)]
+        assert [ids[place] for place in places] == list(encoded.ids)
+        assert view["ids"] == [encoded.start, len(encoded.ids)]
+        assert [weights[place] for place in places[encoded.start :]] == [encoded.weight] * (
+            len(encoded.ids) - encoded.start
+        )
+        assert view["weights"] == [[encoded.weight, len(encoded.ids) - encoded.start]]
+        assert "".join(texts[place] for place in places[encoded.start :]) == seen(turn.completion)
+        assert turn.completion.endswith(view["stop"])
+        assert view["stop"]
+    return shown
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_texts_ids_and_weights_are_those_of_training(tools_folder: Path, index: int):
+    shown = check_exact(Encoder.from_folder(tools_folder), rows()[index])
+    assert len(shown["runs"]) == 1
+    assert [turn["kin"]["place"] for turn in shown["turns"][1:]] == ["after"] * (len(shown["turns"]) - 1)
+
+
+def test_they_are_so_where_the_tree_branches(thinking_folder: Path):
+    shown = check_exact(Encoder.from_folder(thinking_folder), thoughts())
+    assert len(shown["runs"]) > 2
+    assert shown["turns"][1]["rewritten"]
+    assert shown["turns"][1]["kin"]["place"] in ("target", "target_begin")
+    assert all(run["after"] < index for index, run in enumerate(shown["runs"]))
+
+
+def test_a_stop_word_is_the_stop_of_a_step(tokenizer_folder: Path):
+    react = row(USER, CALL, changed(RESULT, content="sunny"), ANSWER, tools=(changed(TOOL, description="d"),))
+    shown = check_exact(Encoder.from_folder(tokenizer_folder, dialect="react"), react)
+    assert [turn["stop"] for turn in shown["turns"]] == ["Observation:", "<|im_end|>"]
+
+
+def test_targets_met_twice_show_the_weight_that_they_have_in_training(tools_folder: Path):
+    """The weight of a token is the tree's, whatever the turns say."""
+    encoder = Encoder.from_folder(tools_folder)
+    examined = examine(encoder, row(USER, ANSWER))
+    (turn,) = examined.encoded
+    twice = [TrainingSequence(ids=list(turn.ids), start=turn.start, weights=[0.75] * (len(turn.ids) - turn.start))] * 2
+    shown = writer_of(encoder).row(1, changed(examined, tree=build_tree(twice, SOURCE)))
+    assert shown["turns"][0]["weights"] == [[1.5, len(turn.ids) - turn.start]]
+
+
+def test_nothing_in_the_json_is_html_or_unseen(tools_folder: Path):
+    writer = writer_of(Encoder.from_folder(tools_folder))
+    examined = examine(Encoder.from_folder(tools_folder), changed(rows()[0], source=Source(file=HOSTILE, line=1)))
+    for value in (
+        writer.row(1, examined),
+        writer.entry(1, examined, count_examined(examined), False),
+        writer.vocabulary,
+    ):
+        text = as_json(value)
+        assert not re.search(r"[<>&]", text)
+        assert not re.search(UNSEEN, json.dumps(json.loads(text), ensure_ascii=False))
+    assert "U+202E" in as_json(writer.row(1, examined))
+
+
+def test_a_text_with_a_lone_surrogate_can_be_written(tools_folder: Path):
+    encoder = Encoder.from_folder(tools_folder)
+    shown = writer_of(encoder).row(1, examine(encoder, Quarantined(source=SOURCE, code="c", message="a\ud800b")))
+    assert json.dumps(shown, ensure_ascii=False).encode()
+    assert plain(shown["problems"][0]["message"]) == "ab"
+    assert "messages" not in shown
+
+
+def test_the_conversation_shows_calls_with_their_arguments_as_they_are(tools_folder: Path):
+    encoder = Encoder.from_folder(tools_folder)
+
+    def shown(arguments: str):
+        call = changed(CALL, tool_calls=(ToolCall(name="f", arguments=arguments),))
+        messages = writer_of(encoder).row(1, examine(encoder, row(USER, call, tools=(TOOL,))))["messages"]
+        return plain(messages[1]["calls"][0]["arguments"])
+
+    assert shown('{"x": "杭州", "y": [1]}') == '{\n  "x": "杭州",\n  "y": [\n    1\n  ]\n}'
+    for text in ("{'x': 1}", '{"x": 1, "x": 2}', '{"x": 1.00}', '{"x": "\\u676d"}', "no json"):
+        assert shown(text) == text
+
+
+def test_long_rows_show_what_is_trained_token_by_token(tools_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inspect_json, "MOST_TOKENS", 50)
+    encoder = Encoder.from_folder(tools_folder)
+    long = row(Message(role="user", content="word " * 3_000), changed(ANSWER, content="so " * 100))
+    examined = examine(encoder, long)
+    (run,) = writer_of(encoder).row(1, examined)["runs"]
+    whole = [part for part in run["parts"] if "ids" not in part]
+    assert [part["weights"][0][1] for part in whole] == [0, 1]
+    assert sum(len(part.get("ids", [])) + part.get("count", 0) for part in run["parts"]) == len(examined.tree)
+    trained = [part for part in run["parts"] if part["weights"][0][1]]
+    assert len(trained[0]["ids"]) == 50
+    decoded = encoder.renderer.tokenizer.decode(examined.tree.input_ids.tolist())
+    assert plain(whole[0]["text"]) in decoded
+    assert len(plain(whole[0]["text"])) > 10_000
+
+
+def test_texts_that_are_too_long_show_both_ends_and_say_so(tools_folder: Path):
+    encoder = Encoder.from_folder(tools_folder)
+    shown = writer_of(encoder, longest=100).row(
+        1, examine(encoder, row(changed(USER, content="a" * 500 + "b" * 500), ANSWER))
+    )
+    assert shown["messages"][0]["content"] == ["a" * 50, ["x", "", 900], "b" * 50]
+
+
+def test_the_list_says_what_rows_are_filtered_by(thinking_folder: Path):
+    encoder = Encoder.from_folder(thinking_folder)
+    examined = examine(encoder, thoughts())
+    entry = writer_of(encoder).entry(4, examined, count_examined(examined), True)
+    assert (entry["n"], entry["branches"], entry["over"], entry["refused"], entry["turns"]) == (4, True, True, False, 3)
+    assert entry["longest"] < entry["tokens"] == len(examined.tree)
+    refused = examine(encoder, row(USER))
+    entry = writer_of(encoder).entry(1, refused, count_examined(refused), False)
+    assert (entry["refused"], entry["preview"], entry["errors"] > 0) == (True, "What is it?", True)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_of_many_rows_holds_those_with_problems_and_statistics_over_all(
+    tools_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    good = [
+        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "fine " * n}]}
+        for n in range(1, 40)
+    ]
+    good[30] = {"messages": [{"role": "user", "content": "alone"}]}
+    data, more, out = tmp_path / "rows.jsonl", tmp_path / "more.jsonl", tmp_path / "page.html"
+    data.write_text("".join(json.dumps(one) + "\n" for one in good), encoding="utf-8")
+    more.write_text(json.dumps(good[0]) + "\nno json\n", encoding="utf-8")
+    line = ["inspect", "--model", str(tools_folder), "--data", str(data), str(more), "--html", str(out)]
+    assert main([*line, "--limit", "8", "--max_length", "40"]) == 1
+    text = out.read_text(encoding="utf-8")
+    numbers = [int(one) for one in re.findall(r'id="data-(\d+)"', text)]
+    assert len(numbers) == 8
+    assert {31, 41} <= set(numbers)
+    entries = json.loads(re.search(r'id="entries">(.*?)</script>', text)[1])
+    assert [entry["n"] for entry in entries["rows"]] == numbers
+    assert any(entry["over"] for entry in entries["rows"])
+    assert 'id="numbers"' in text
+    assert "All 41 rows in numbers" in text
+    assert "8 of 41 on this page" in text
+    assert text.count('<svg class="chart"') == 4
+    assert "max_length 40" in text
+    assert "8 of 41 rows written" in " ".join(capsys.readouterr().err.split())
+    assert main([*line, "--row", "40"]) == 0
+    assert 'id="numbers"' not in out.read_text(encoding="utf-8")
+    assert main([*line, "--limit", "0"]) == 2
+    assert main([*line, "--row", "42"]) == 2
+    assert main(line[:-2]) == 0
+    captured = capsys.readouterr()
+    assert "3 of 41 rows" in captured.err
+
+
+def test_the_length_of_a_run_is_its_max_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = importlib.import_module("actune.recipes.inspect")
+    run = SimpleNamespace(settings={"data": {"max_length": 77}})
+    monkeypatch.setattr(module, "read_run", lambda path: run if path.name == "run" else None)
+    assert module._trained_length(str(tmp_path / "run")) == 77
+    assert module._trained_length(str(tmp_path)) == -1
