@@ -38,7 +38,7 @@ class RowWriter:
     def agent_row(self) -> dict[str, Any]:
         """Return a row of the ms-agent layout: an API list, one to three calls, an answer."""
         zh = self.random.random() < 0.7
-        tools = self.random.sample(self.tools, self.random.randint(1, 4))
+        tools = self.random.sample(self.tools, self.random.randint(1, 3))
         lines = [
             f"{place}. {tool['name']}: Call this tool to interact with the {tool['name']} API. "
             f"What is the {tool['name']} API useful for? {tool['description']} Parameters: {json.dumps(tool['parameters'])}\n"
@@ -49,13 +49,13 @@ class RowWriter:
         for _ in range(self.random.choice((1, 1, 2))):
             tool = self.random.choice(tools)
             given = {one["name"]: self.text(zh, 4) for one in tool["parameters"]}
-            result = json.dumps({"result": self.text(zh, self.random.randint(10, 60))}, ensure_ascii=False)
+            result = json.dumps({"result": self.text(zh, self.random.randint(5, 25))}, ensure_ascii=False)
             steps.append(
                 f"Thought: {self.text(zh, 12)}\nAction: {tool['name']}\n"
                 f"Action Input: {json.dumps(given, ensure_ascii=False)}\nObservation: {result}\n"
             )
         steps.append(
-            f"Thought: I now know the final answer\nFinal Answer: {self.text(zh, self.random.randint(20, 120))}"
+            f"Thought: I now know the final answer\nFinal Answer: {self.text(zh, self.random.randint(10, 45))}"
         )
         speech = [("system", system), ("user", self.text(zh, 14)), ("assistant", "".join(steps))]
         return {"conversations": [{"from": role, "value": text} for role, text in speech]}
@@ -66,8 +66,8 @@ class RowWriter:
         rounds = self.random.choice((1, 1, 1, 2))
         messages: list[dict[str, str]] = []
         for _ in range(rounds):
-            messages.append({"role": "user", "content": self.text(zh, self.random.randint(8, 40))})
-            messages.append({"role": "assistant", "content": self.text(zh, int(self.random.expovariate(1 / 130)) + 15)})
+            messages.append({"role": "user", "content": self.text(zh, self.random.randint(5, 30))})
+            messages.append({"role": "assistant", "content": self.text(zh, int(self.random.expovariate(1 / 69)) + 10)})
         return {"messages": messages}
 
     def text(self, zh: bool, words: int) -> str:
@@ -82,7 +82,7 @@ class RowWriter:
         return joined + "。" if zh else joined.capitalize() + "."
 
     def _tool(self, number: int) -> dict[str, Any]:
-        names = self.random.sample(self.words, self.random.randint(1, 4))
+        names = self.random.sample(self.words, self.random.randint(1, 3))
         parameters = [
             {"name": name, "description": self.text(False, 6), "required": "True", "type": "string"} for name in names
         ]

@@ -54,6 +54,8 @@ RECIPES = {
         alone=("unsloth_zoo==2026.10.9",),
     ),
 }
+# Not a peer, but what most of them prepare rows with.
+RECIPES["datasets"] = Recipe(package="datasets==5.2.0", more=("transformers>=5.17,<6", "jinja2"))
 TORCH = "torch==2.13.0"
 
 

@@ -1,12 +1,14 @@
 """Mixing: exact counts, no repetition while rows last, nothing lost, the same for the same seed."""
 
+import itertools
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actune.core.types import Conversation, Message, Source
-from actune.data.mix import draw, mix, plan_mix, plan_validation, split_validation
+from actune.data.mix import draw, draw_weighted, interleave, mix, plan_mix, plan_validation, split_validation
+from actune.data.pack import order, steps
 
 COUNTS = st.integers(0, 60)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -93,3 +95,58 @@ def test_another_seed_gives_another_order(rows, seed, other):
         everything = rows_of(rows, "agent")
         plan = plan_mix(rows, 0, sample=-1, ratio=0.0)
         assert mix(everything, (), (), plan, seed) != mix(everything, (), (), plan, other)
+
+
+@settings(max_examples=200, deadline=None)
+@given(counts=st.lists(st.integers(min_value=0, max_value=400), min_size=1, max_size=6))
+def test_interleaving_keeps_every_share_in_every_window(counts):
+    places = interleave(counts)
+    total = sum(counts)
+    assert [places.count(part) for part in range(len(counts))] == counts
+    placed = [0] * len(counts)
+    for turn, part in enumerate(places, 1):
+        placed[part] += 1
+        for one, count in enumerate(counts):
+            assert abs(placed[one] * total - turn * count) < total
+    for size in range(1, total + 1):  # windows in which all shares are whole rows have exactly these
+        if all(size * count % total == 0 for count in counts):
+            for start in range(0, total - size + 1, size):
+                window = places[start : start + size]
+                assert all(window.count(one) * total == size * count for one, count in enumerate(counts))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(min_value=1, max_value=5), min_size=2, max_size=4),
+    rows=st.integers(min_value=1, max_value=90),
+    epoch=st.integers(min_value=0, max_value=3),
+)
+def test_an_interleaved_epoch_has_every_row_once(sizes, rows, epoch):
+    labels = [str(number % len(sizes)) for number in range(rows)]
+    plan = steps(rows=rows, size=sizes[0], epochs=4, seed=1, labels=labels)
+    shuffled = order(rows, epoch, 1, plan.groups)
+    assert sorted(shuffled.tolist()) == list(range(rows))
+    counts = [labels.count(str(one)) for one in range(len(sizes))]
+    groups = [int(labels[row]) for row in shuffled]
+    for turn in range(1, rows + 1):
+        for one, count in enumerate(counts):
+            assert abs(groups[:turn].count(one) * rows - turn * count) < rows
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(min_value=1, max_value=9), min_size=1, max_size=4),
+    weights=st.lists(st.fractions(min_value="1/9", max_value=4, max_denominator=9), min_size=4, max_size=4),
+    seed=st.integers(min_value=0, max_value=99),
+)
+def test_weighted_draws_keep_shares_and_repeat_evenly(counts, weights, seed):
+    parts = [[(part, row) for row in range(count)] for part, count in enumerate(counts)]
+    stream = draw_weighted(parts, weights[: len(parts)], seed, purpose="test")
+    drawn = list(itertools.islice(stream, 60))
+    total = sum(weights[: len(parts)])
+    for size in range(1, 61):
+        for part, weight in enumerate(weights[: len(parts)]):
+            assert abs(sum(one == part for one, _ in drawn[:size]) - size * weight / total) < 1
+    for rows in parts:
+        times = [drawn.count(row) for row in rows]
+        assert max(times) - min(times) <= 1

@@ -113,6 +113,10 @@ class DataSettings(Group):
         default="delete",
         description="Over-long rows: delete: left out and counted; turns: oldest whole turns are dropped; windows: split at turns, each answer trained once; error: stop.",
     )
+    overlap_strategy: Literal["none", "warning", "discard", "error"] = Field(
+        default="warning",
+        description="Validation rows whose prompt stands in a training row, whole or in most of its n-grams. warning: counted and said; discard: left out of validation and listed; error: stop; none: not looked for.",
+    )
     dataset_num_proc: Positive | None = Field(
         default=None, description="Processes that read and encode rows. Default: one a core. No number changes a row."
     )
@@ -237,9 +241,9 @@ class TrainingSettings(Group):
         default=0,
         description="Tokens packed into one forward pass at most; a longer row has one of its own. 0: what fits the device by its size (on the CPU: 1 GiB of activations, 4096 to 16384 tokens).",
     )
-    packing: bool = Field(
-        default=True,
-        description="Lay several rows out in one forward pass without padding. Switched off with a notice for models that leak between rows.",
+    packing: Annotated[Literal["true", "false", "global"], BeforeValidator(_write_switch)] = Field(
+        default="true",
+        description="Lay several rows out in one forward pass without padding: those of one step; off, with a notice, for models that leak between rows. global: rows are put into packs of max_length tokens once for the whole run, and batch_size counts packs.",
     )
     share_prefixes: bool = Field(
         default=True,

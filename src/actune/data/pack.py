@@ -268,7 +268,7 @@ def order(rows: int, epoch: int, seed: int, groups: bytes | None = None) -> NDAr
 class RunPlan:
     """Which rows each step consumes: `size` rows of an endless stream of shuffled epochs, `total` rows in all.
 
-    `groups`: see `order`.
+    `groups`: see `order`. With `packs` all these numbers count packs, each a tuple of rows.
     """
 
     rows: int
@@ -276,6 +276,12 @@ class RunPlan:
     total: int
     seed: int
     groups: bytes | None = None
+    packs: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def unit(self) -> str:
+        """What `size` counts."""
+        return "rows" if self.packs is None else "packs"
 
     @property
     def steps(self) -> int:
@@ -300,7 +306,7 @@ class RunPlan:
             count = min(stop - place, self.rows - first)
             chosen += order(self.rows, epoch, self.seed, self.groups)[first : first + count].tolist()
             place += count
-        return chosen
+        return chosen if self.packs is None else [row for pack in chosen for row in self.packs[pack]]
 
 
 def steps(

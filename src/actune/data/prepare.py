@@ -12,6 +12,7 @@ from actune.config.settings import Settings
 from actune.core.errors import DataError
 from actune.core.losses import is_loss, name_of
 from actune.core.types import Source
+from actune.data.asked import Asked, overlap_notices
 from actune.data.cache import Cache, default_root
 from actune.data.checks import Finding
 from actune.data.choose import Rows
@@ -64,20 +65,57 @@ def prepare(
         DataError: a row is wrong and the strategy is `error`, a source has no row left, or the template loses part of
             a row and rows are not to be left out.
     """
-    train, validation = (_encode(settings, part, store, advance) for part in (rows.train, rows.validation))
+    held, asked, notices = _find_asked(settings, rows)
+    train, validation = (_encode(settings, part, store, advance) for part in (rows.train, held))
     unreadable = [item for opened in rows.sources for item in opened.quarantined]
     _refuse_empty(rows, train)
     if settings.data.check_dataset_strategy in ("warning", "error"):
         _refuse_losses([*train.quarantined, *validation.quarantined], len(rows.train) + len(rows.validation))
-    trees, held = Trees(train.items), Trees(validation.items)
+    trees, held_trees = Trees(train.items), Trees(validation.items)
     return Prepared(
         train=trees,
-        validation=held,
-        counts=tuple(_count(rows, train.tallies, validation.tallies)),
-        quarantined=tuple(_unique([*unreadable, *train.quarantined, *validation.quarantined])),
-        notices=(*rows.notices, *_warning_notices(train, validation)),
-        fingerprint=hashlib.sha256(trees.fingerprint() + held.fingerprint()).hexdigest(),
+        validation=held_trees,
+        counts=tuple(_count(rows, train.tallies, _add_left_out(validation.tallies, asked))),
+        quarantined=tuple(_unique([*unreadable, *train.quarantined, *validation.quarantined, *asked])),
+        notices=(*rows.notices, *notices, *_warning_notices(train, validation)),
+        fingerprint=hashlib.sha256(trees.fingerprint() + held_trees.fingerprint()).hexdigest(),
     )
+
+
+def _find_asked(settings: Settings, rows: Rows) -> tuple[Sequence[Row], list[Quarantined], list[str]]:
+    """Return the validation rows that stay, those that ask what training asks and are left out, and notices.
+
+    Raises:
+        DataError: there are some and the strategy is `error`.
+    """
+    strategy = settings.data.overlap_strategy
+    if strategy == "none" or not rows.validation:
+        return rows.validation, [], []
+    asked = Asked(rows.train)
+    if strategy == "warning":
+        return rows.validation, [], overlap_notices(asked, rows.validation)
+    found = {overlap.held_row: overlap for overlap in asked.find(rows.validation)}
+    left_out = [
+        Quarantined(
+            source=rows.validation[place].source,
+            code="eval-overlap",
+            message=f"asks what the training row {asked.rows[overlap.train_row].source} asks "
+            f"({'word for word' if overlap.exact else f'{overlap.share:.0%} of its n-grams'}): it cannot validate",
+            fix="hold back other rows, or remove the training row",
+        )
+        for place, overlap in sorted(found.items())
+    ]
+    if left_out and strategy == "error":
+        first = left_out[0]
+        raise DataError(f"{first.source}: {first.message}", code=first.code, fix=first.fix)
+    kept = [row for place, row in enumerate(rows.validation) if place not in found]
+    return kept, left_out, []
+
+
+def _add_left_out(tallies: dict[str, Tally], left_out: Sequence[Quarantined]) -> dict[str, Tally]:
+    for item in left_out:
+        tallies.setdefault(item.source.dataset, Tally()).quarantined += 1
+    return tallies
 
 
 def _encode(settings: Settings, rows: Sequence[Row], store: RowStore, advance: Callable[[int], None]) -> _Part:

@@ -7,18 +7,20 @@ of reading them. Rows of other files than plain jsonl, which cannot be entered i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actune.core.errors import DataError
 from actune.core.json_text import write_json
 from actune.core.types import Source
 from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
-from actune.data.row_table import FACTS, Facts, RowFacts, RowTable, ToolSet, map_file, read_conversation
+from actune.data.row_table import FACTS, PROMPTS, Facts, RowFacts, RowTable, ToolSet, map_file, read_conversation
 from actune.data.rows import scan_file
 from actune.data.sources import Quarantined, check_file, find_file_format
 from actune.data.workers import work
@@ -50,16 +52,25 @@ def open_table(
     kind = check_file(path)
     key = make_key(_KIND, hash_file(path), kind, format_name)
     folder = cache.find(_KIND, key)
-    if folder is None:
-        with cache.put(_KIND, key, {"kind": kind, "format": format_name}) as building:
-            _build(path, kind, building, format_name or find_file_format(path, shown=shown), processes, advance)
-        folder = cache.root / _KIND / key
+    if folder is not None:
+        try:
+            return _load(folder, path, kind, key, name=name, shown=shown)
+        except (OSError, ValueError):  # damaged: read anew
+            shutil.rmtree(folder, ignore_errors=True)
+    with cache.put(_KIND, key, {"kind": kind, "format": format_name}) as building:
+        _build(path, kind, building, format_name or find_file_format(path, shown=shown), processes, advance)
+    return _load(cache.root / _KIND / key, path, kind, key, name=name, shown=shown)
+
+
+def _load(folder: Path, path: Path, kind: str, key: str, *, name: str, shown: str) -> RowTable:
     tables = json.loads((folder / _TABLES).read_text(encoding="utf-8"))
     return RowTable(
         name=name,
         shown=shown,
         format_name=tables["format"],
-        facts=RowFacts(columns=load_arrays(folder, FACTS), toolsets=tuple(_read_toolsets(tables["toolsets"]))),
+        facts=RowFacts(
+            columns=load_arrays(folder, (*FACTS, *PROMPTS)), toolsets=tuple(_read_toolsets(tables["toolsets"]))
+        ),
         quarantined=[
             Quarantined(source=Source(file=shown, line=line, dataset=name), **parts)
             for line, parts in tables["refused"]
@@ -132,21 +143,32 @@ def _build(
     toolsets: dict[ToolSet, int] = {}
     parts = []
     for task, answer in zip(tasks, answers, strict=True):
-        part = load_arrays(Path(task["out"]), FACTS)
+        part = load_arrays(Path(task["out"]), (*FACTS, *PROMPTS))
         places = [toolsets.setdefault(tools, len(toolsets)) for tools in _read_toolsets(answer["toolsets"])]
         part["toolsets"] = np.array(places, dtype=np.int32)[part["toolsets"]]
         parts.append(part)
         refused += [(line, fields) for line, fields in answer["refused"]]
-    none = Facts().arrays()
-    save_arrays(folder, {name: np.concatenate([none[name], *(part[name] for part in parts)]) for name in FACTS})
+    save_arrays(folder, _join(parts))
     for task in tasks:
-        _remove(Path(task["out"]))
+        shutil.rmtree(task["out"])
     tables = {
         "format": format_name,
         "toolsets": _write_toolsets(list(toolsets)),
         "refused": sorted(refused, key=lambda item: item[0]),
     }
     (folder / _TABLES).write_text(json.dumps(tables), encoding="utf-8")
+
+
+def _join(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the facts of parts one after the other; offsets count from the start of all."""
+    joined = {}
+    for name, none in Facts().arrays().items():
+        if name.endswith("_offsets"):
+            lengths = [np.diff(part[name]) for part in parts]
+            joined[name] = np.concatenate([none, np.cumsum(np.concatenate([none[:0], *lengths]))])
+        else:
+            joined[name] = np.concatenate([none, *(part[name] for part in parts)])
+    return joined
 
 
 def _find_ranges(path: Path) -> Iterator[tuple[int, int, int]]:
@@ -176,12 +198,6 @@ def _write_rows(path: Path, kind: str, rows: Path, lines: Path) -> list[_Refused
             numbers.append(source.line)
     np.save(lines, np.array(numbers, dtype=np.int64))
     return refused
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
 
 
 def _write_toolsets(toolsets: Sequence[ToolSet]) -> list[tuple[list[str], bool]]:

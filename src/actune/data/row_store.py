@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -117,7 +118,12 @@ class RowStore:
         if known is None:
             known = self._places[table] = {}
             for folder in self._cache.parts(_KIND, self._folder(table)) if table.path is not None else ():
-                _register(StoredPart(folder), known)
+                try:
+                    part = StoredPart(folder)
+                except (OSError, ValueError):  # damaged: its rows are encoded anew
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    _register(part, known)
         return known
 
     def _folder(self, table: RowTable) -> str:

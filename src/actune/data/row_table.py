@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation, Source, Style
-from actune.data.questions import question_key
+from actune.data.overlap import join_prompts, prompt_grams, prompt_keys
 from actune.data.rows import read_line
 from actune.data.sources import Quarantined
 from actune.formats import registry
 
 _STYLES: tuple[Style, ...] = get_args(Style)
-FACTS = ("offsets", "sizes", "lines", "styles", "calls", "text_sizes", "questions", "toolsets")
+FACTS = ("offsets", "sizes", "lines", "styles", "calls", "text_sizes", "toolsets")
+"""One number a row."""
+PROMPTS = ("keys", "key_offsets", "grams", "gram_offsets")
+"""What users ask, as `actune.data.overlap.Prompts`."""
 
 ToolSet = tuple[frozenset[str], bool]
 """The names that a row offers or calls, and whether it offers any."""
@@ -27,7 +30,7 @@ ToolSet = tuple[frozenset[str], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFacts:
-    """What is known of rows: one array of each of `FACTS`, and the different sets of tools."""
+    """What is known of rows: one array of each of `FACTS` and `PROMPTS`, and the different sets of tools."""
 
     columns: Mapping[str, NDArray[Any]]
     toolsets: tuple[ToolSet, ...]
@@ -69,11 +72,6 @@ class Row:
     def text_size(self) -> int:
         """Characters of all messages."""
         return int(self.table.facts["text_sizes"][self.number])
-
-    @property
-    def question(self) -> bytes:
-        """What its users say, as a digest: see `question_key`."""
-        return self.table.facts["questions"][self.number].tobytes()
 
     def load(self) -> Conversation:
         """Read the row from its file."""
@@ -166,6 +164,7 @@ class Facts:
         """Start without rows."""
         self._toolsets: dict[ToolSet, int] = {}
         self._columns: dict[str, list[Any]] = {name: [] for name in FACTS}
+        self._prompts: list[tuple[tuple[int, ...], NDArray[np.uint64]]] = []
 
     def add(self, conversation: Conversation, *, offset: int, size: int) -> None:
         """Add a row that stands at `offset` with `size` bytes."""
@@ -180,11 +179,11 @@ class Facts:
             "styles": _STYLES.index(conversation.style),
             "calls": bool(called),
             "text_sizes": sum(len(message.content) for message in messages),
-            "questions": question_key(conversation),
             "toolsets": self._toolsets.setdefault(tools, len(self._toolsets)),
         }
         for name, value in values.items():
             self._columns[name].append(value)
+        self._prompts.append((prompt_keys(conversation), prompt_grams(conversation)))
 
     @property
     def toolsets(self) -> list[ToolSet]:
@@ -193,12 +192,14 @@ class Facts:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the facts as one array each."""
-        return {name: np.array(column, dtype=_TYPES[name]) for name, column in self._columns.items()}
+        prompts = join_prompts(self._prompts)
+        facts = {name: np.array(column, dtype=_TYPES[name]) for name, column in self._columns.items()}
+        return facts | {name: getattr(prompts, name) for name in PROMPTS}
 
 
 _TYPES = {
     "offsets": np.int64, "sizes": np.int64, "lines": np.int64, "styles": np.int8, "calls": np.bool_,
-    "text_sizes": np.int64, "questions": np.dtype("V16"), "toolsets": np.int32,
+    "text_sizes": np.int64, "toolsets": np.int32,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation, Style
+from actune.data.asked import Asked
 from actune.data.choose import Rows
 from actune.data.encode import Strategy, encode_rows
 from actune.data.identity import heldout_rows
@@ -83,7 +84,7 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     if settings.output.compare_tasks:
         return _plan_tasks(settings, rows, encoder)
     count, seed = settings.output.compare_items, settings.training.seed
-    asked = {row.question for row in rows.train}
+    asked = Asked(rows.train)
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
     agent = choose_measurable([*rows.validation, *spare], count, asked, encoder, settings)
     spare = draw(rows.spare_general, len(rows.spare_general), seed, purpose="compare general")
@@ -266,7 +267,7 @@ def _extra(scores: Sequence[Score]) -> dict[str, float]:
 def choose_measurable(
     candidates: Sequence[Row],
     count: int,
-    asked: set[bytes],
+    asked: Asked,
     encoder: Encoder,
     settings: Settings,
     *,
@@ -276,11 +277,9 @@ def choose_measurable(
     # Rows with warnings are measured where they are trained on.
     strategy: Strategy = "discard" if settings.data.check_dataset_strategy == "discard" else "warning"
     chosen: list[Conversation] = []
-    for candidate in candidates:
+    for candidate in asked.leave_out(candidates):
         if len(chosen) == count:
             break
-        if candidate.question in asked:
-            continue
         row = candidate.load()
         if not suits(row):
             continue

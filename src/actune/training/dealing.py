@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from actune.config.settings import Settings
+from actune.data.global_packs import pack_globally
 from actune.data.pack import Batch, RunPlan, pack, plan_step, steps, trim, unroll
 from actune.render.tree import TokenTree
 
@@ -15,11 +16,18 @@ from actune.render.tree import TokenTree
 def plan_run(settings: Settings, *, rows: int, ranks: int, trees: Sequence[TokenTree] = ()) -> RunPlan:
     """Plan the steps of a run: one consumes batch_size x gradient_accumulation_steps x ranks conversations.
 
-    The `trees` of the rows say which sources are to be interleaved; without them the numbers of the plan are the same.
+    With `packing` global it consumes so many packs instead, which are made of the `trees` of the rows; these also say
+    which sources are to be interleaved.
     """
     training = settings.training
-    interleaved = training.row_order == "interleaved" and len(trees) > 0
-    return steps(
+    packs = None
+    if training.packing == "global" and len(trees):
+        lengths = [len(trim(tree)) for tree in trees]
+        capacity = settings.data.max_length if settings.data.max_length > 0 else max(lengths)
+        packs = tuple(tuple(sorted(pack)) for pack in pack_globally(lengths, max(capacity, 1)))
+        rows = len(packs)
+    interleaved = training.row_order == "interleaved" and len(trees) > 0 and packs is None
+    plan = steps(
         rows=rows,
         size=training.batch_size * training.gradient_accumulation_steps * ranks,
         epochs=training.num_train_epochs,
@@ -27,6 +35,7 @@ def plan_run(settings: Settings, *, rows: int, ranks: int, trees: Sequence[Token
         seed=training.seed,
         labels=[tree.source.dataset for tree in trees] if interleaved else None,
     )
+    return replace(plan, packs=packs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,7 +176,9 @@ class _Loop:
                 state = self._resume(self.job.resume_from)
         self.budgets.restore(state, self.settings, ranks=self.ranks)
         if self.plan.last_size < self.plan.size:
-            self.job.say(f"The last step takes the {self.plan.last_size} rows that are left, not {self.plan.size}.")
+            self.job.say(
+                f"The last step takes the {self.plan.last_size} {self.plan.unit} that are left, not {self.plan.size}."
+            )
         self.model.train()
 
     def _resume(self, folder: Path) -> State:

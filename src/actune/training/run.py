@@ -81,7 +81,7 @@ def run_training(  # noqa: PLR0913 - one call that holds a whole run
     attention = str(model.config._attn_implementation)
     packed = _decide_packing(model, settings, say)
     trained = model if full else _adapt(model, settings, model_dir, say)
-    _announce(trained, settings, rows=len(rows), ranks=ranks, compute=compute, say=say)
+    _announce(trained, settings, rows=rows, ranks=ranks, compute=compute, say=say)
     decoder = _decide_decoder(trained, settings, packed=packed, say=say)
     memory = _plan_memory(trained, decoder, settings, rows, compute=compute, say=say)
     job = Job(
@@ -116,7 +116,7 @@ def _check_vocabulary(model: PreTrainedModel, rows: Sequence[TokenTree]) -> None
 
 
 def _decide_packing(model: PreTrainedModel, settings: Settings, say: Callable[[str], None]) -> bool:
-    if not settings.training.packing:
+    if settings.training.packing == "false":
         say("Packing is off: one plain sequence a forward pass.")
         return False
     reason = prepare_packing(model)
@@ -202,7 +202,7 @@ def _announce(
     model: nn.Module,
     settings: Settings,
     *,
-    rows: int,
+    rows: Sequence[TokenTree],
     ranks: Ranks,
     compute: torch.dtype,
     say: Callable[[str], None],
@@ -211,11 +211,11 @@ def _announce(
     count = count_weights(model)
     name = str(compute).removeprefix("torch.")
     say(f"Trained weights: {trained:,} of {count:,} ({trained / count:.2%}), {name} on {ranks.device.type}.")
-    plan = plan_run(settings, rows=rows, ranks=ranks.size)
+    plan = plan_run(settings, rows=len(rows), ranks=ranks.size, trees=rows)
     training = settings.training
     say(
-        f"{plan.steps} steps of {plan.size} rows ({training.batch_size} x {training.gradient_accumulation_steps} x "
-        f"{ranks.size} processes), {plan.total} rows in all, {plan.total / rows:.2f} epochs of {rows}."
+        f"{plan.steps} steps of {plan.size} {plan.unit} ({training.batch_size} x {training.gradient_accumulation_steps} x "
+        f"{ranks.size} processes), {plan.total} {plan.unit} in all, {plan.total / plan.rows:.2f} epochs of {plan.rows}."
     )
 
 

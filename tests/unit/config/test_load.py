@@ -51,7 +51,7 @@ def test_recipe_values_are_read_by_the_type_of_the_setting(tmp_path: Path) -> No
     assert settings.training.learning_rate == 5e-5
     assert isinstance(settings.training.num_train_epochs, float)
     assert settings.training.gradient_checkpointing == "true"
-    assert settings.training.packing is False
+    assert settings.training.packing == "false"
     assert settings.render.now == datetime.date(2024, 2, 29)
     assert settings.tuning == Settings().tuning
 
@@ -150,7 +150,8 @@ def test_every_problem_of_file_and_flags_is_reported_at_once(tmp_path: Path) -> 
         ("data: {max_length: 010}\n", "data.max_length: must be a whole number, not '010'"),
         ("training: {batch_size: true}\n", "training.batch_size: must be a whole number, not 'true'"),
         ("training: {learning_rate: .inf}\n", "training.learning_rate: must be a number, not '.inf'"),
-        ("training: {packing: 1}\n", "training.packing: must be true or false, not '1'"),
+        ("training: {fused: 1}\n", "training.fused: must be true or false, not '1'"),
+        ("training: {packing: some}\n", "training.packing: must be true, false or global, not 'some'"),
         ("training: {lr: 1}\n", "training.lr: no such setting; did you mean learning_rate?"),
         ("tuning: {sft_type: lore}\n", "tuning.sft_type: must be lora or full, not 'lore'"),
         ("tuning: {lora_dropout_p: 1}\n", "tuning.lora_dropout_p: must be 0 or more and less than 1, not 1.0"),
