@@ -21,6 +21,7 @@ from actune.data.row_parts import Place, Trees
 from actune.data.row_store import RowStore
 from actune.data.row_table import Row
 from actune.data.sources import Quarantined
+from actune.data.unused_weights import find_unused_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,12 @@ def prepare(
         validation=held_trees,
         counts=tuple(_count(rows, train.tallies, _add_left_out(validation.tallies, asked))),
         quarantined=tuple(_unique([*unreadable, *train.quarantined, *validation.quarantined, *asked])),
-        notices=(*rows.notices, *notices, *_warning_notices(train, validation)),
+        notices=(
+            *rows.notices,
+            *notices,
+            *_warning_notices(train, validation),
+            *find_unused_weights(settings.render.loss_weights, rows.train),
+        ),
         fingerprint=hashlib.sha256(trees.fingerprint() + held_trees.fingerprint()).hexdigest(),
     )
 

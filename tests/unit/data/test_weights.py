@@ -1,0 +1,81 @@
+"""Loss weights in the rows of a run: kept with them, and said where they weigh nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from actune.config.settings import Settings
+from actune.core.parts import read_weights
+from actune.data.cache import Cache
+
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "call00001", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+ASKED, SAID = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}
+CALLED = [
+    ASKED,
+    {"role": "assistant", "content": "I look.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "left", "tool_call_id": "call00001"},
+]
+
+
+def settings_of(folder: Path, rows: list[list[dict]], *weights: str) -> Settings:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": row, "tools": [TOOL]}) + "\n" for row in rows))
+    return Settings.model_validate({
+        "model": {"model_id_or_path": "m"},
+        "data": {"dataset": [str(path)], "validation_ratio": 0.0},
+        "render": {"dialect": "react", "loss_weights": weights},
+    })  # fmt: skip
+
+
+def notices(folder: Path, tokenizer: Path, kit: ModuleType, rows: list[list[dict]], *weights: str) -> list[str]:
+    settings = settings_of(folder, rows, *weights)
+    prepared = kit.prepare_all(settings, tokenizer, dialect="react")
+    return [notice for notice in prepared.notices if notice.startswith("loss_weights")]
+
+
+def test_weights_are_kept_with_the_rows_they_were_laid_on(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):
+    cache = Cache(tmp_path / "cache")
+    settings = settings_of(tmp_path, [[*CALLED, SAID]])
+    seen = []
+    for pairs in ([], ["action=2", "stop=0"], [], ["action=2", "stop=0"]):
+        weights = asdict(read_weights(pairs))
+        prepared = data_kit.prepare_all(settings, tokenizer_folder, cache, dialect="react", weights=weights)
+        (tree,) = prepared.train
+        seen.append((set(tree.target_weights.tolist()), len(tree.target_ids), prepared.fingerprint))
+    assert seen[0] == seen[2]
+    assert seen[1] == seen[3]
+    assert seen[0][0] == {1.0}
+    assert seen[1][0] == {1.0, 2.0}
+    assert seen[1][1] < seen[0][1]
+    assert seen[0][2] != seen[1][2]
+
+
+def test_a_weight_without_its_part_is_said(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):
+    plain, both = [[ASKED, SAID]] * 3, [[*CALLED, SAID], [ASKED, SAID]]
+    said = notices(tmp_path, tokenizer_folder, data_kit, plain, "action=2", "action_input=2", "thought=0", "stop=2")
+    assert said == [
+        "loss_weights action has no effect: no row calls a tool",
+        "loss_weights action_input has no effect: no row calls a tool",
+        "loss_weights thought has no effect: no row has one",
+    ]
+    everything = ("thought=0.5", "action=2", "action_input=3", "final_answer=4")
+    assert notices(tmp_path, tokenizer_folder, data_kit, both, *everything) == []
+    assert notices(tmp_path, tokenizer_folder, data_kit, [CALLED], *everything) == [
+        "loss_weights final_answer has no effect: no row has one"
+    ]
+    assert notices(tmp_path, tokenizer_folder, data_kit, plain, "assistant=2") == []
+
+
+def test_what_was_only_looked_for_in_some_rows_is_said_so(
+    tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("actune.data.unused_weights._READ", 2)
+    rows = [[{"role": "user", "content": f"{number}?"}, SAID] for number in range(5)]
+    (said,) = notices(tmp_path, tokenizer_folder, data_kit, rows, "thought=2")
+    assert said == "loss_weights thought has no effect: none of 2 rows looked at has one"
