@@ -35,6 +35,7 @@ from actune.core.types import Conversation, Source
 from actune.formats import registry
 from actune.render.chat import ChatRenderer
 from actune.render.encoder import Encoder
+from actune.render.token_places import TokenPlaces
 from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, strip_marks
 
 LOST = frozenset({
@@ -200,7 +201,7 @@ def judge_reading(turn: Any, encoder: Encoder, conversation: Conversation, stops
 
 def judge_parts(turn: Any, encoder: Encoder, conversation: Conversation) -> str:
     """Return "" if the parts of a target are all of it, in order, and hold what belongs there of its message."""
-    text, begins = encoder.renderer.tokenizer.locate(turn.ids, turn.start)
+    text, begins = TokenPlaces(encoder.renderer.tokenizer).locate(turn.ids, turn.start)
     # Some tokenizers put a blank behind a control token.
     if text.split() != turn.turn.completion.split() or begins != sorted(begins):
         return "tokens are not found in the target"

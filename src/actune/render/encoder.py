@@ -18,6 +18,7 @@ from actune.render.chat import ChatRenderer, load_renderer
 from actune.render.conformance import Loss, find_losses
 from actune.render.dialects import ChatDialect, Dialect, ReactDialect, Turn, write_turns
 from actune.render.parts import weigh_tokens
+from actune.render.token_places import TokenPlaces
 from actune.render.tree import Floats, TokenTree, TrainingSequence, build_tree
 
 DialectName = Literal["auto", "react", "react_zh", "chat"]
@@ -82,6 +83,7 @@ class Encoder:
         self._allowed = find_codes(allow_loss)
         self.weights = weights or PartWeights()
         self._plain = self.weights.uniform == 1
+        self._places = TokenPlaces(renderer.tokenizer)
         self._chat = ChatDialect(renderer)
         self._react: dict[str, Dialect] = {
             "react": ReactDialect(renderer, "en"),
@@ -185,7 +187,7 @@ class Encoder:
         """Return the weight that each token of a completion has for the part it belongs to."""
         if self.weights.uniform is not None:
             return np.full(len(ids) - start, self.weights.uniform, dtype=np.float32)
-        text, begins = self.renderer.tokenizer.locate(ids, start)
+        text, begins = self._places.locate(ids, start)
         try:
             spans = self.dialect_of(conversation).find_parts(conversation, index, text)
         except DataError as error:

@@ -74,7 +74,6 @@ class TextTokenizer:
         self._newline = tokenizer.encode("\n", add_special_tokens=False).ids
         self.special_tokens = frozenset(token.content for token in self._added.values() if token.special)
         self._byte_tokens: dict[int, int] | None = None
-        self._pieces: dict[int, str] = {}
 
     @classmethod
     def from_folder(cls, folder: Path) -> TextTokenizer:
@@ -127,9 +126,9 @@ class TextTokenizer:
 
     def stream(self, prompt: Sequence[int] = ()) -> TextStream:
         """Return a decoder of ids that come one by one after a prompt."""
-        return TextStream(self.decode, self._bytes().keys(), prompt)
+        return TextStream(self.decode, self.byte_tokens().keys(), prompt)
 
-    def _bytes(self) -> dict[int, int]:
+    def byte_tokens(self) -> dict[int, int]:
         """Return the byte of each token that stands for one (`<0xE4>`)."""
         if self._byte_tokens is None:
             named = {f"<0x{value:02X}>": value for value in range(256)}
@@ -137,40 +136,6 @@ class TextTokenizer:
             # In some vocabularies such a text is just a text.
             self._byte_tokens = {one: value for one, value in found.items() if self.decode([one]) != f"<0x{value:02X}>"}
         return self._byte_tokens
-
-    def locate(self, ids: Sequence[int], start: int) -> tuple[str, list[int]]:
-        """Return the text of `ids[start:]`, and the character of it with which each of these tokens begins.
-
-        A token that only goes on with a character begins with that character.
-        """
-        size, begins, pieces = 0, [], [self._piece(one) for one in ids[start:]]
-        for piece in pieces:
-            begins.append(size)
-            size += len(piece)
-        text = "".join(pieces)
-        context = list(ids[max(0, start - _CONTEXT) : start])
-        # Mostly each token has a text of its own.
-        if _UNKNOWN not in text and self.decode([*context, *ids[start:]]) == self.decode(context) + text:
-            return text, begins
-        return self._locate_slowly(ids, start)
-
-    def _piece(self, token: int) -> str:
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self.decode([token])
-        return piece
-
-    def _locate_slowly(self, ids: Sequence[int], start: int) -> tuple[str, list[int]]:
-        """As `locate`, token by token: some characters are made of several, and decoders look at what is beside one."""
-        stream, values = self.stream(ids[:start]), self._bytes()
-        size, begins, pieces, run = 0, [], [], b""
-        for token in ids[start:]:
-            # A run of byte tokens is decoded when it has ended.
-            begins.append(size + len(run.decode("utf-8", errors="ignore")))
-            run = run + bytes([values[token]]) if token in values else b""
-            pieces.append(stream.push(token))
-            size += len(pieces[-1])
-        return "".join([*pieces, stream.finish()]), begins
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a whole text, no special tokens added; marked control tokens are encoded as plain text."""
