@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from actune.render.words import PROBE, RecentTexts, build_word_encoder
+from actune.render.fast import WORTH, load_fast
+from actune.render.words import NEXT, PROBE, RecentTexts, build_word_encoder
 
 ID_SIZE = array("i").itemsize
 
@@ -20,9 +22,12 @@ ID_SIZE = array("i").itemsize
 class SegmentEncoder:
     """Ids of whole texts as bytes of int32, equal to what the tokenizer gives without special tokens."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Encode with a tokenizer that neither truncates nor pads."""
+    def __init__(self, tokenizer: Tokenizer, path: Path | None = None) -> None:
+        """Encode with a tokenizer that neither truncates nor pads; `path` is the file that it was read from."""
         self._tokenizer = tokenizer
+        self._path = path
+        self._fast: Callable[[str], bytes] | None = None
+        self._until_fast = WORTH
         self._added = dict(tokenizer.get_added_tokens_decoder())
         self._cut, self._uncut, self._inside = self._cut_patterns()
         self._anchors = {token.content: pack([number]) for number, token in self._added.items()}
@@ -48,7 +53,7 @@ class SegmentEncoder:
         if self._words is not None and self._inside is None and behind < limit:
             place = behind + self._words.last_break(text[behind:end], limit - behind)
             if place > behind:
-                done += self._encode_segment(text[start:behind]) + self._words.encode_lines(text[behind:place])
+                done += self._encode_segment(text[start:behind]) + self._encode_lines(text[behind:place])
                 start = place
         if known[1] < start <= limit:
             self._heads = ((text[: start + self._longest], start, done), *self._heads[:1])
@@ -105,12 +110,29 @@ class SegmentEncoder:
             self._segments.put(segment, ids)
         return ids
 
+    def _encode_lines(self, text: str) -> bytes:
+        """Return the ids of a text up to a place where it may be cut."""
+        assert self._words is not None
+        if self._fast is None:
+            self._count(text)
+            return self._words.encode_lines(text)
+        ids = self._fast(text + NEXT)
+        return ids[: len(ids) - self._words.size_of_next]
+
+    def _count(self, text: str) -> None:
+        """Change to the faster library when there is so much text that loading it pays."""
+        if self._until_fast > 0:
+            self._until_fast -= len(text)
+            if self._until_fast <= 0 and self._path is not None:
+                self._fast = load_fast(self._path, self._tokenizer)
+
     def _encode_new(self, segment: str) -> bytes:
         match = self._cut.match(segment) if self._cut is not None else None
         anchor = match.group() if match is not None and match.group() not in self._uncut else ""
         text = segment[len(anchor) :]
         if self._words is not None and (self._inside is None or self._inside.search(text) is None):
-            ids = self._words.encode(text)
+            ids = self._words.encode(text) if self._fast is None else self._fast(text)
+            self._count(text)
             return self._anchors[anchor] + ids if anchor else ids
         # The batch call leaves out character offsets, which nobody reads here: a third less time, the same ids.
         (encoding,) = self._tokenizer.encode_batch_fast([segment], add_special_tokens=False)

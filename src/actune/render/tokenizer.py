@@ -70,7 +70,7 @@ class TextTokenizer:
         self.config = dict(config)
         self.named_tokens = _named_tokens(config)
         self._added = dict(tokenizer.get_added_tokens_decoder())
-        self._segments = SegmentEncoder(tokenizer)
+        self._segments = SegmentEncoder(tokenizer, folder / "tokenizer.json" if folder is not None else None)
         self._newline = tokenizer.encode("\n", add_special_tokens=False).ids
         self.special_tokens = frozenset(token.content for token in self._added.values() if token.special)
         self._byte_tokens: dict[int, int] | None = None

@@ -35,7 +35,7 @@ _SHOWN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
 _BYTE_CHARACTERS = "".join(chr(byte if byte in _SHOWN else 256 + _HIDDEN.index(byte)) for byte in range(256))
 # Stands for what follows a line; a word by itself behind a newline.
-_NEXT = "a"
+NEXT = "a"
 _WORDS, _LONG_WORD, _CACHED_CHARACTERS = 100_000, 200, 4_000_000
 # Scripts, digits, blanks, quotes, marks that combine, emoji, unassigned and private characters, line ends of all kinds.
 PROBE = (
@@ -108,7 +108,7 @@ class WordEncoder:
         self._odd = re.compile(write_exact_class(plain, inverted=True))
         self._first, *self._others = [re.compile(_write_split(split, plain)) for split in splits]
         self._breaks = re.compile(f"\n(?={write_exact_class(_line_starts(splits, plain))})")
-        self._next = len(self._words[_NEXT])
+        self.size_of_next = len(self._words[NEXT])
 
     def encode(self, text: str) -> bytes:
         """Return the ids of a text that nothing follows."""
@@ -119,12 +119,12 @@ class WordEncoder:
     def encode_lines(self, text: str) -> bytes:
         """Return the ids of a text up to a break, as they are whatever follows there."""
         start, parts = 0, []
-        for match in self._breaks.finditer(text + _NEXT):
+        for match in self._breaks.finditer(text + NEXT):
             line, start = text[start : match.end()], match.end()
             ids = self._lines.get(line)
             if ids is None:
-                ids = self._encode_words(line + _NEXT)
-                ids = ids[: len(ids) - self._next]
+                ids = self._encode_words(line + NEXT)
+                ids = ids[: len(ids) - self.size_of_next]
                 self._lines.put(line, ids)
             parts.append(ids)
         return b"".join(parts)
@@ -223,10 +223,10 @@ def _write_split(split: Split, plain: int) -> str:
 def _line_starts(splits: Sequence[Split], plain: int) -> int:
     """Return the characters before which a text may be cut behind a newline.
 
-    There a word ends for certain, nothing before it sees more than that it is followed by something like `_NEXT`, and
+    There a word ends for certain, nothing before it sees more than that it is followed by something like `NEXT`, and
     nothing behind it sees what was before.
     """
-    following, newline = set_of(_NEXT), set_of("\n")
+    following, newline = set_of(NEXT), set_of("\n")
     starts = plain
     for split in splits:
         starts &= ~split.after_newline
