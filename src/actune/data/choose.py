@@ -28,10 +28,13 @@ from actune.data.mix import (
     shuffle,
     split_validation,
 )
-from actune.data.row_index import open_table
+from actune.data.row_index import count_lines, open_table
 from actune.data.row_store import RowStore
 from actune.data.row_table import Row, RowTable
 from actune.data.sources import Quarantined, split_count
+
+_MOST = 0.7
+"""Share of a file's rows from which all of them are encoded at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +86,13 @@ def choose_rows(
     """
     data, seed = settings.data, settings.training.seed
     ratio = data.train_dataset_mix_ratio
-    weights = _read_weights(data)
     given = [("agent", spec, data.format) for spec in data.dataset]
     given += [("general", spec, None) for spec in data.train_dataset_mix_ds] if ratio > 0 else []
-    sources = []
+    opener = _Opener(settings, cache, store, processes, advance)
+    sources: list[Opened] = []
     for role, spec, format_name in given:
-        opened = _open(role, spec, format_name, settings, weights, cache, processes, advance)
-        sources.append(opened)
+        agents = sum(len(opened.rows) for opened in sources if opened.role == "agent")
+        sources.append(opener.open(role, spec, format_name, needed=ratio * agents if role == "general" else None))
     agent, general = ([one for one in sources if one.role == role] for role in ("agent", "general"))
     rows = [row for opened in agent for row in opened.rows]
     train, validation = split_validation(rows, ratio=data.validation_ratio, seed=seed)
@@ -229,50 +232,68 @@ def _repetitions(role: str, rows: Sequence[Row]) -> list[str]:
     return notices
 
 
-def _open(
-    role: str,
-    spec: str,
-    format_name: str | None,
-    settings: Settings,
-    weights: dict[str, Fraction],
-    cache: Cache,
-    processes: int,
-    advance: Callable[[int], None],
-) -> Opened:
-    name, count = split_count(spec)
-    files, notices = find_files(name)
-    tables: list[RowTable] = [
-        open_table(
-            path, name=name, shown=shown, format_name=format_name, cache=cache, processes=processes, advance=advance
+class _Opener:
+    """Opens the sources of a run."""
+
+    def __init__(
+        self, settings: Settings, cache: Cache, store: RowStore, processes: int, advance: Callable[[int], None]
+    ) -> None:
+        self._settings, self._cache, self._store = settings, cache, store
+        self._processes, self._advance = processes, advance
+        self._weights = _read_weights(settings.data)
+
+    def open(self, role: str, spec: str, format_name: str | None, *, needed: float | None) -> Opened:
+        """Return a source; `needed` is how many of its rows the run will take, None for all that it asks for."""
+        name, count = split_count(spec)
+        files, notices = find_files(name)
+        tables = [
+            open_table(
+                path,
+                name=name,
+                shown=shown,
+                format_name=format_name,
+                cache=self._cache,
+                processes=self._processes,
+                store=self._store if self._takes_most(path, count, needed) else None,
+                advance=self._advance,
+            )
+            for path, shown in files
+        ]
+        quarantined = [item for table in tables for item in table.quarantined]
+        rows = [row for table in tables for row in table.rows()]
+        self._refuse(spec, rows, quarantined)
+        available, times = len(rows), self._weights.get(name, Fraction(1))
+        if count is not None and count <= available:
+            chosen = sorted(random.Random(self._settings.training.seed).sample(range(available), count))
+            rows = [rows[index] for index in chosen]
+        elif count is not None:
+            times *= Fraction(count, available)
+            notices.append(f"{spec}: {count} rows were asked for, {available} can be read: they are repeated")
+        return Opened(
+            name=name,
+            role=role,
+            rows=tuple(rows),
+            quarantined=tuple(quarantined),
+            available=available,
+            times=times,
+            notices=tuple(notices),
         )
-        for path, shown in files
-    ]
-    quarantined = [item for table in tables for item in table.quarantined]
-    rows = [row for table in tables for row in table.rows()]
-    first = quarantined[0] if quarantined else None
-    if first is not None and settings.data.check_dataset_strategy == "error":
-        raise DataError(f"{first.source}: {first.reason}", code=first.code, field=first.field, fix=first.fix)
-    if not rows:
-        reason = f"; the first of {len(quarantined)}: {first.source}: {first.reason}" if first else ""
-        raise ConfigError(
-            f"{spec} holds no readable row{reason}", fix=(first.fix if first else None) or "check the file"
-        )
-    available, times = len(rows), weights.get(name, Fraction(1))
-    if count is not None and count <= available:
-        chosen = sorted(random.Random(settings.training.seed).sample(range(available), count))
-        rows = [rows[index] for index in chosen]
-    elif count is not None:
-        times *= Fraction(count, available)
-        notices.append(f"{spec}: {count} rows were asked for, {available} can be read: they are repeated")
-    return Opened(
-        name=name,
-        role=role,
-        rows=tuple(rows),
-        quarantined=tuple(quarantined),
-        available=available,
-        times=times,
-        notices=tuple(notices),
-    )
+
+    def _takes_most(self, path: Path, count: int | None, needed: float | None) -> bool:
+        """Whether the run will take most rows of a file, so that they may be encoded while they are found."""
+        if count is not None or (needed is None and self._settings.data.train_dataset_sample >= 0):
+            return False
+        return needed is None or needed >= _MOST * count_lines(path) > 0
+
+    def _refuse(self, spec: str, rows: Sequence[Row], quarantined: Sequence[Quarantined]) -> None:
+        first = quarantined[0] if quarantined else None
+        if first is not None and self._settings.data.check_dataset_strategy == "error":
+            raise DataError(f"{first.source}: {first.reason}", code=first.code, field=first.field, fix=first.fix)
+        if not rows:
+            reason = f"; the first of {len(quarantined)}: {first.source}: {first.reason}" if first else ""
+            raise ConfigError(
+                f"{spec} holds no readable row{reason}", fix=(first.fix if first else None) or "check the file"
+            )
 
 
 def _read_weights(data: DataSettings) -> dict[str, Fraction]:

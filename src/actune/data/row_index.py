@@ -6,9 +6,11 @@ of reading them. Rows of other files than plain jsonl, which cannot be entered i
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,15 @@ from actune.core.json_text import write_json
 from actune.core.types import Source
 from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
+from actune.data.row_parts import PartWriter
+from actune.data.row_store import RowStore, Writing
 from actune.data.row_table import FACTS, PROMPTS, Facts, RowFacts, RowTable, ToolSet, map_file, read_conversation
 from actune.data.rows import scan_file
 from actune.data.sources import Quarantined, check_file, find_file_format
 from actune.data.workers import work
 
 _KIND = "rows"
-_ROWS, _LINES, _TABLES = "rows.jsonl", "row-lines.npy", "tables.json"
+_ROWS, _LINES, _TABLES, _ENCODED = "rows.jsonl", "row-lines.npy", "tables.json", "encoded"
 # A process takes this many bytes of a file at a time: enough to be worth a task, few enough to share out evenly.
 _CHUNK = 1 << 22
 
@@ -42,9 +46,12 @@ def open_table(
     format_name: str | None,
     cache: Cache,
     processes: int,
+    store: RowStore | None = None,
     advance: Callable[[int], None] = lambda _bytes: None,
 ) -> RowTable:
     """Return the rows of a file, read now or kept from an earlier run; `advance` is told of bytes that were read.
+
+    With a `store` the rows are encoded for it while they are read, which spares a second reading where all are needed.
 
     Raises:
         ConfigError: the file cannot be read, or its format is not known.
@@ -57,8 +64,25 @@ def open_table(
             return _load(folder, path, kind, key, name=name, shown=shown)
         except (OSError, ValueError):  # damaged: read anew
             shutil.rmtree(folder, ignore_errors=True)
-    with cache.put(_KIND, key, {"kind": kind, "format": format_name}) as building:
-        _build(path, kind, building, format_name or find_file_format(path, shown=shown), processes, advance)
+    format_name = format_name or find_file_format(path, shown=shown)
+    with cache.scratch() as scratch, cache.put(_KIND, key, {"kind": kind, "format": format_name}) as building:
+        rows, lines, refused = path, None, []
+        if kind != ".jsonl":
+            rows, lines = building / _ROWS, building / _LINES
+            refused = _write_rows(path, kind, rows, lines)
+        tasks = [
+            {
+                "do": "index", "path": str(rows), "span": (begin, end), "first": first,
+                "lines": None if lines is None else str(lines), "format_name": format_name,
+                "writing": None if store is None else asdict(store.writing), "out": str(scratch / f"part-{begin}"),
+            }
+            for begin, end, first in _find_ranges(rows)
+        ]  # fmt: skip
+        answers = work(tasks, processes=processes, advance=advance)
+        folders = [Path(task["out"]) for task in tasks]
+        counts = _join(folders, answers, building, format_name, refused)
+        if store is not None:
+            store.keep(key, [(folder / _ENCODED, before) for folder, before in zip(folders, counts, strict=True)])
     return _load(cache.root / _KIND / key, path, kind, key, name=name, shown=shown)
 
 
@@ -80,24 +104,35 @@ def _load(folder: Path, path: Path, kind: str, key: str, *, name: str, shown: st
     )
 
 
+def count_lines(path: Path) -> int:
+    """Return about how many rows a file has, without reading them; 0 where that cannot be told."""
+    if check_file(path) != ".jsonl":
+        return 0
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(_CHUNK), b""))
+
+
 def index_range(
     *,
     path: str,
-    begin: int,
-    end: int,
+    span: tuple[int, int],
     first: int,
     lines: str | None,
     format_name: str,
+    writing: Mapping[str, Any] | None,
     out: str,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Find the rows of a jsonl file between two bytes; what a worker does.
+    """Find the rows of a jsonl file between the two bytes of `span`, and encode them if it is said how; what a worker does.
 
     `first` is the number of the first line, counted from 0; `lines` a file with the number that stands for each line
     where the rows came from another file. The arrays go to the folder `out`, the rest is returned.
     """
     numbers = None if lines is None else np.load(lines, mmap_mode="r")
+    begin, end = span
     found, refused = Facts(), []
+    way = None if writing is None else Writing(**writing)
+    encoded = PartWriter()
     view = map_file(Path(path))
     view.seek(begin)
     line, at = first, begin
@@ -108,6 +143,8 @@ def index_range(
         try:
             conversation = read_conversation(raw, source, format_name, starts_file=at == 0)
             if conversation is not None:
+                if way is not None:
+                    encoded.add(len(found), way.encode(conversation))
                 found.add(conversation, offset=at, size=len(raw))
         except DataError as error:
             refused.append(
@@ -117,6 +154,8 @@ def index_range(
     folder = Path(out)
     folder.mkdir()
     save_arrays(folder, found.arrays())
+    if way is not None:
+        encoded.save(folder / _ENCODED)
     advance(end - begin)
     return {"toolsets": _write_toolsets(found.toolsets), "refused": refused}
 
@@ -124,42 +163,33 @@ def index_range(
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
-def _build(
-    path: Path, kind: str, folder: Path, format_name: str, processes: int, advance: Callable[[int], None]
-) -> None:
-    """Write the index of a file into a folder."""
-    rows, lines, refused = path, None, []
-    if kind != ".jsonl":
-        rows, lines = folder / _ROWS, folder / _LINES
-        refused = _write_rows(path, kind, rows, lines)
-    tasks = [
-        {
-            "do": "index", "path": str(rows), "begin": begin, "end": end, "first": first, "format_name": format_name,
-            "lines": None if lines is None else str(lines), "out": str(folder / f"part-{begin}"),
-        }
-        for begin, end, first in _find_ranges(rows)
-    ]  # fmt: skip
-    answers = work(tasks, processes=processes, advance=advance)
+def _join(
+    folders: Sequence[Path],
+    answers: Sequence[Mapping[str, Any]],
+    out: Path,
+    format_name: str,
+    refused: list[_Refused],
+) -> list[int]:
+    """Write what was found in the parts of a file as its index; return how many rows stand before each part."""
     toolsets: dict[ToolSet, int] = {}
     parts = []
-    for task, answer in zip(tasks, answers, strict=True):
-        part = load_arrays(Path(task["out"]), (*FACTS, *PROMPTS))
+    for folder, answer in zip(folders, answers, strict=True):
+        part = load_arrays(folder, (*FACTS, *PROMPTS))
         places = [toolsets.setdefault(tools, len(toolsets)) for tools in _read_toolsets(answer["toolsets"])]
         part["toolsets"] = np.array(places, dtype=np.int32)[part["toolsets"]]
         parts.append(part)
         refused += [(line, fields) for line, fields in answer["refused"]]
-    save_arrays(folder, _join(parts))
-    for task in tasks:
-        shutil.rmtree(task["out"])
+    save_arrays(out, _join_facts(parts))
     tables = {
         "format": format_name,
         "toolsets": _write_toolsets(list(toolsets)),
         "refused": sorted(refused, key=lambda item: item[0]),
     }
-    (folder / _TABLES).write_text(json.dumps(tables), encoding="utf-8")
+    (out / _TABLES).write_text(json.dumps(tables), encoding="utf-8")
+    return list(itertools.accumulate((len(part["lines"]) for part in parts[:-1]), initial=0))[: len(parts)]
 
 
-def _join(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+def _join_facts(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Return the facts of parts one after the other; offsets count from the start of all."""
     joined = {}
     for name, none in Facts().arrays().items():

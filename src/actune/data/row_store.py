@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actune.core.parts import PartWeights
-from actune.core.types import Source
+from actune.core.types import Conversation, Source
 from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
-from actune.data.encode import Truncation, encode_row
+from actune.data.encode import Outcome, Truncation, encode_row
 from actune.data.row_parts import MemoryPart, PartWriter, Place, StoredPart
 from actune.data.row_table import Row, RowTable, map_file, read_conversation
 from actune.data.workers import work
@@ -35,7 +35,7 @@ _PART, _FEW = 2048, 1024
 _TOLD = 128  # rows after which progress is told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Writing:
     """How rows are written: a model's folder and the arguments of `Encoder.from_folder`, as plain JSON.
 
@@ -47,9 +47,14 @@ class Writing:
     max_length: int
     truncation: Truncation
 
+    @cached_property
     def encoder(self) -> Encoder:
-        """Return the encoder that writes so."""
+        """The encoder that writes so; one for all tasks of a process."""
         return _make_encoder(json.dumps([self.folder, dict(self.options)], sort_keys=True))
+
+    def encode(self, conversation: Conversation) -> Outcome:
+        """Return what a row becomes."""
+        return encode_row(conversation, self.encoder, max_length=self.max_length, truncation=self.truncation)
 
     def key(self) -> str:
         """Return a hash of everything that decides what is written."""
@@ -60,7 +65,7 @@ class Writing:
         options = dict(self.options)
         if template is not None:
             options["chat_template"] = hash_file(Path(template))
-        if not _reads_clock(self.encoder()):
+        if not _reads_clock(self.encoder):
             options["now"] = None
         cut = [self.max_length, self.truncation] if self.truncation in ("turns", "windows") else []
         return make_key(files, options, cut)
@@ -88,7 +93,7 @@ class RowStore:
 
     def __init__(self, writing: Writing, cache: Cache, *, processes: int) -> None:
         """Use `processes` processes where there is much to do."""
-        self._writing, self._cache, self._processes = writing, cache, processes
+        self.writing, self._cache, self._processes = writing, cache, processes
         self._key = writing.key()
         self._places: dict[RowTable, dict[int, Place]] = {}
 
@@ -112,6 +117,12 @@ class RowStore:
                 self._encode(table, np.array(missing, dtype=np.int64), known, advance)
         return [self._places[row.table][row.number] for row in rows]
 
+    def keep(self, table_key: str, parts: Iterable[tuple[Path, int]]) -> None:
+        """Keep parts of the table of that key that others wrote; a part's rows are counted from the number beside it."""
+        for folder, first in parts:
+            save_arrays(folder, {"numbers": load_arrays(folder, ["numbers"])["numbers"] + first})
+            self._cache.keep_part(_KIND, make_key(self._key, table_key), folder)
+
     def _known(self, table: RowTable) -> dict[int, Place]:
         """Return the rows of a table that are encoded, by their numbers."""
         known = self._places.get(table)
@@ -130,10 +141,8 @@ class RowStore:
         return make_key(self._key, table.key)
 
     def _encode_here(self, rows: Sequence[Row], known: dict[int, Place], advance: Callable[[int], None]) -> None:
-        encoder, writing = self._writing.encoder(), self._writing
         for row in rows:
-            outcome = encode_row(row.load(), encoder, max_length=writing.max_length, truncation=writing.truncation)
-            known[row.number] = (MemoryPart(outcome), 0)
+            known[row.number] = (MemoryPart(self.writing.encode(row.load())), 0)
             advance(1)
 
     def _encode(
@@ -146,7 +155,7 @@ class RowStore:
                 {
                     "do": "encode", "path": str(table.path), "rows": str(scratch), "begin": begin,
                     "end": min(begin + _PART, len(missing)), "format_name": table.format_name,
-                    "writing": asdict(self._writing), "out": str(scratch / f"part-{begin}"),
+                    "writing": asdict(self.writing), "out": str(scratch / f"part-{begin}"),
                 }
                 for begin in range(0, len(missing), _PART)
             ]  # fmt: skip
@@ -177,7 +186,7 @@ def encode_part(
     `rows` is a folder with the numbers, lines, offsets and sizes of rows, of which those from `begin` to `end` are meant.
     """
     way = Writing(**writing)
-    encoder, view = way.encoder(), map_file(Path(path))
+    view = map_file(Path(path))
     facts = load_arrays(Path(rows), ("numbers", "lines", "offsets", "sizes"))
     part = PartWriter()
     for index in range(begin, end):
@@ -187,8 +196,7 @@ def encode_part(
             view[start : start + int(facts["sizes"][index])], source, format_name, starts_file=start == 0
         )
         assert conversation is not None  # blank lines have no number
-        outcome = encode_row(conversation, encoder, max_length=way.max_length, truncation=way.truncation)
-        part.add(int(facts["numbers"][index]), outcome)
+        part.add(int(facts["numbers"][index]), way.encode(conversation))
         if (index + 1 - begin) % _TOLD == 0:
             advance(_TOLD)
     advance((end - begin) % _TOLD)

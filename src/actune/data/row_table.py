@@ -166,6 +166,9 @@ class Facts:
         self._columns: dict[str, list[Any]] = {name: [] for name in FACTS}
         self._prompts: list[tuple[tuple[int, ...], NDArray[np.uint64]]] = []
 
+    def __len__(self) -> int:
+        return len(self._prompts)
+
     def add(self, conversation: Conversation, *, offset: int, size: int) -> None:
         """Add a row that stands at `offset` with `size` bytes."""
         messages = conversation.messages

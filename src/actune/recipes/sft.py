@@ -121,7 +121,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     require_trackers(settings.monitor.report_to)
     model_dir = find_model(settings)
     writing = make_writing(settings, model_dir, date)
-    encoder = writing.encoder()
+    encoder = writing.encoder
     find_tokens(encoder.renderer.tokenizer, settings.tuning.trainable_tokens, "trainable_tokens")
     serving = serving_notices(settings.tuning, model_dir)
     for notice in (*encoder.renderer.notices(), *serving):

@@ -16,7 +16,7 @@ def index_task(folder: Path, number: int, **changed: object) -> dict:
     rows = [{"query": "a?", "response": "b"}] * (number + 1) + [{"query": "", "response": "x"}] * number
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {
-        "do": "index", "path": str(path), "begin": 0, "end": path.stat().st_size, "first": 0, "lines": None,
+        "do": "index", "path": str(path), "span": (0, path.stat().st_size), "first": 0, "lines": None, "writing": None,
         "format_name": "query-response", "out": str(folder / f"part-{number}"), **changed,
     }  # fmt: skip
 
@@ -26,7 +26,7 @@ def test_answers_come_in_the_order_of_the_tasks(tmp_path: Path):
     told: list[int] = []
     answers = work(tasks, processes=2, advance=told.append)
     assert [len(answer["refused"]) for answer in answers] == [3, 0, 2, 1]
-    assert sum(told) == sum(task["end"] for task in tasks)
+    assert sum(told) == sum(task["span"][1] for task in tasks)
     assert answers[2] == json.loads(json.dumps(perform(tasks[2] | {"out": str(tmp_path / "again")}, told.append)))
 
 
