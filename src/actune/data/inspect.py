@@ -49,7 +49,7 @@ def counts_table(prepared: Prepared, width: int) -> Table:
             "over-long": tally.over_long, "quarantined": tally.quarantined + count.unreadable,
             "shortened": tally.shortened, "parts": tally.parts, "warnings": tally.warnings,
         }  # fmt: skip
-        table.add_row(Text(_short_name(count.name)), count.role, *(f"{numbers[name]:,}" for name in names))
+        table.add_row(Text(short_name(count.name)), count.role, *(f"{numbers[name]:,}" for name in names))
         if count.role != "validation":
             total = {name: value + numbers[name] for name, value in total.items()}
     table.add_section()
@@ -66,7 +66,7 @@ _BROKEN = {
 }
 
 
-def _short_name(source: str) -> str:
+def short_name(source: str) -> str:
     """Return a source as its table shows it: of a path only the file, the rest stands in run.json."""
     return source if source.startswith(("hf:", "ms:")) else PurePath(source).name or source
 

@@ -24,7 +24,7 @@ from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
 from actune.data.row_parts import PartWriter
 from actune.data.row_store import RowStore, Writing
-from actune.data.row_table import FACTS, PROMPTS, Facts, RowFacts, RowTable, ToolSet, map_file, read_conversation
+from actune.data.row_table import FACTS, PROMPTS, Facts, RowTable, TableFacts, ToolSet, map_file, read_conversation
 from actune.data.rows import scan_file
 from actune.data.sources import Quarantined, check_file, find_file_format
 from actune.data.workers import work
@@ -92,7 +92,7 @@ def _load(folder: Path, path: Path, kind: str, key: str, *, name: str, shown: st
         name=name,
         shown=shown,
         format_name=tables["format"],
-        facts=RowFacts(
+        facts=TableFacts(
             columns=load_arrays(folder, (*FACTS, *PROMPTS)), toolsets=tuple(_read_toolsets(tables["toolsets"]))
         ),
         quarantined=[

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -200,6 +201,11 @@ class Trees(Sequence[TokenTree]):
     def sizes(self) -> list[tuple[int, int]]:
         """Return (tokens, supervised tokens) of each tree."""
         return [part.sizes(place)[number] for _, (part, place), number in self._items]
+
+    def count_rows(self) -> dict[str, int]:
+        """Return how many different rows of each dataset there are."""
+        rows = {(row.table.name, row.table.shown, row.number) for row, _, _ in self._items}
+        return dict(Counter(name for name, _, _ in rows))
 
     def fingerprint(self) -> bytes:
         """Return a digest of all trees in their order."""

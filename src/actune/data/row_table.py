@@ -29,7 +29,7 @@ ToolSet = tuple[frozenset[str], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowFacts:
+class TableFacts:
     """What is known of rows: one array of each of `FACTS` and `PROMPTS`, and the different sets of tools."""
 
     columns: Mapping[str, NDArray[Any]]
@@ -87,7 +87,7 @@ class RowTable:
         name: str,
         shown: str,
         format_name: str,
-        facts: RowFacts,
+        facts: TableFacts,
         quarantined: Sequence[Quarantined] = (),
         path: Path | None = None,
         key: str = "",
@@ -152,7 +152,7 @@ class RowTable:
             name=name,
             shown=name,
             format_name="",
-            facts=RowFacts(columns=found.arrays(), toolsets=tuple(found.toolsets)),
+            facts=TableFacts(columns=found.arrays(), toolsets=tuple(found.toolsets)),
             conversations=conversations,
         )
 

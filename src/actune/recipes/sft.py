@@ -26,6 +26,7 @@ from actune.core.values import read_variables
 from actune.data.choose import choose_rows
 from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
+from actune.data.mixture import find_shares, mixture_chart
 from actune.data.prepare import Prepared, open_cache, prepare
 from actune.data.row_store import RowStore, Writing
 from actune.data.sources import write_quarantine
@@ -139,6 +140,11 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         prepared = prepare(settings, rows, store, advance=lambda count: progress.advance(encoding, count))
     cache.prune()
     console.print(counts_table(prepared, console.width))
+    shares = find_shares(prepared)
+    if len(shares) > 1:
+        training = settings.training
+        step = training.batch_size * training.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", "1"))
+        console.print(mixture_chart(shares, step=step, width=console.width))
     for notice in prepared.notices:
         console.print(f"note: {notice}", markup=False)
     if prepared.quarantined:
