@@ -154,6 +154,8 @@ def test_the_text_of_a_converted_chat_reads_back_as_it_in_every_format(chat, sty
         return
     for name in registry.names():
         form = registry.get(name)
+        if form.write is None:
+            continue
         row = attempt(lambda: form.write(react if form.calls_as_text else written))  # noqa: B023 - called at once
         if isinstance(row, DataError):
             assert row.code in {"format-cannot-hold", "react-speaker"}
@@ -227,7 +229,7 @@ def test_react_to_chat_and_back_says_the_same(values, own, language, tail):
 @settings(max_examples=300, deadline=None)
 @given(chat=chats(), results=st.randoms(use_true_random=False))
 def test_native_rows_read_back_as_the_same_chat_or_are_refused(chat, results):
-    for name in ("openai", "sharegpt", "swift"):
+    for name in ("openai", "sharegpt", "swift", "anthropic"):
         form = registry.get(name)
         row = attempt(lambda: form.write(chat))  # noqa: B023 - called at once
         if isinstance(row, DataError):
@@ -235,10 +237,13 @@ def test_native_rows_read_back_as_the_same_chat_or_are_refused(chat, results):
             assert name != "openai"
             continue
         raw = json.loads(json.dumps(row))
-        assert registry.detect_format([raw]) == name or name == "swift"
+        assert registry.detect_format([raw]) == name or name in ("swift", "anthropic")
         try:
             back = form.read(raw, SOURCE)
         except DataError as error:  # text that looks like a call without tools is refused by every reader
-            assert error.code == "tools-missing"  # noqa: PT017 - either outcome is right
+            assert error.code in ("tools-missing", "observation-as-answer", "observation-without-action")  # noqa: PT017 - either outcome is right
+            continue
+        if not chat.tools and len(back.messages) > len(chat.messages):  # observations in a text without tools
+            assert not any("\nObservation:" in m.content for m in back.messages if m.role == "assistant")
             continue
         assert find_difference(chat, back) is None

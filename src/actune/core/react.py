@@ -183,6 +183,38 @@ def write_turn(messages: Sequence[Message]) -> str:
     return "".join(parts)
 
 
+def part_steps(text: str) -> list[str]:
+    """Return the text of an answer whose actions hold their input (`Action: search[...]`): step, observation, step ...
+
+    An observation begins with its marker and ends before the next line that can begin a step. Line breaks between the
+    parts are left out. Text without an observation is one part.
+
+    Raises:
+        DataError: code `tools-missing` for an observation after `Action Input:`, which belongs to a list of tools;
+            `observation-without-action` for one that no action asked for.
+    """
+    marks = [(match.group(1), match.start()) for match in MARKER.finditer(text)]
+    parts: list[str] = []
+    start = index = 0
+    asked = False
+    while index < len(marks):
+        kind, at = marks[index]
+        index += 1
+        if kind != "Observation":
+            asked = asked or kind == "Action"
+            if kind == "Action Input" and any(later == "Observation" for later, _ in marks[index:]):
+                raise _fault("tools-missing", "'Action Input:' without a list of tools", text[at:])
+            continue
+        if not asked:
+            raise _fault("observation-without-action", "'Observation:' without 'Action:'", text[start:])
+        while index < len(marks) and marks[index][0] not in _STEP_START:
+            index += 1
+        stop = marks[index][1] if index < len(marks) else len(text)
+        parts += [text[start:at].removesuffix("\n"), text[at:stop].removesuffix("\n")]
+        start, asked = stop, False
+    return [*parts, text[start:]] if start < len(text) or not parts else parts
+
+
 def _split(text: str) -> Iterator[tuple[Step, str | None]]:
     """Yield (step, raw observation text or None); together they are exactly `text`."""
     marks = [(match.group(1), match.start(), match.end()) for match in MARKER.finditer(text)]

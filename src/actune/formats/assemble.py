@@ -44,8 +44,11 @@ def assemble(
         except DataError as error:
             raise _at(error, system.place) from None
     if block is None:
-        for item in placed:
-            _refuse_text_calls(item, strict=exact)
+        if tools or exact:
+            for item in placed:
+                _refuse_text_calls(item, strict=exact)
+        else:
+            placed = _part_observations(placed)
         check(placed, tools)
         return Conversation(
             messages=tuple(item.message for item in placed),
@@ -134,19 +137,71 @@ def _split_turn(item: Placed) -> list[Placed]:
     return [Placed(part, item.place) for part in parts]
 
 
+# --- ReAct text without an API list -----------------------------------------------------------------------------------
+
+
 def _refuse_text_calls(item: Placed, *, strict: bool) -> None:
-    """Refuse ReAct text without an API list: read as plain chat, its observations would be trained."""
+    """Refuse ReAct text where calls belong elsewhere: read as plain chat, its observations would be trained."""
     message = item.message
     call = CALL_LINE.search(message.content) if message.role == "assistant" else None
-    if call is None:
-        return
-    if strict or _OBSERVATION_LINE.search(message.content, call.end()) is not None:
-        raise DataError(
-            f"{item.place} calls a tool in its text ('Action:' at a line start), but no API list stands in the system text",
-            code="tools-missing",
-            field=item.place,
-            fix="put the API list into the system text (docs/formats.md shows it), or remove the row",
-        )
+    if call is not None and (strict or _OBSERVATION_LINE.search(message.content, call.end()) is not None):
+        raise _tools_missing(item)
+
+
+def _part_observations(placed: Sequence[Placed]) -> list[Placed]:
+    """Return messages with the observations of text like FireAct's as turns of the user, so that none is trained.
+
+    `Action: search[...]` holds name and input in one line and needs no list of tools to be read as plain text. Text with
+    `Action Input:` does: its tools would be missing.
+
+    Raises:
+        DataError: code `tools-missing`, `observation-without-action` or `observation-as-answer`.
+    """
+    spoken = [item.message.content for item in placed if item.message.role == "assistant"]
+    if not any("Action:" in text and CALL_LINE.search(text) for text in spoken):
+        return list(placed)
+    parted: list[Placed] = []
+    for item in placed:
+        if item.message.role != "assistant":
+            parted.append(item)
+        elif _OBSERVATION_LINE.match(item.message.content):
+            raise DataError(
+                f"{item.place} is an Observation, which comes from outside, as an answer of the assistant",
+                code="observation-as-answer",
+                field=item.place,
+                fix="give it the role of the user, or remove the row",
+            )
+        else:
+            parted += _part(item)
+    return parted
+
+
+def _part(item: Placed) -> list[Placed]:
+    """Return the steps of one answer, each followed by its observation as a turn of the user."""
+    message = item.message
+    try:
+        parts = react.part_steps(message.content)
+    except DataError as error:
+        raise _tools_missing(item) if error.code == "tools-missing" else _at(error, item.place) from None
+    if len(parts) == 1:
+        return [item]
+    steps: list[Placed] = []
+    for number, text in enumerate(parts):
+        if number % 2:
+            steps.append(Placed(Message(role="user", content=text), item.place))
+        else:
+            reasoning = message.reasoning if number == 0 else ""
+            steps.append(Placed(replace(message, content=text, reasoning=reasoning), item.place))
+    return steps
+
+
+def _tools_missing(item: Placed) -> DataError:
+    return DataError(
+        f"{item.place} calls a tool in its text ('Action:' at a line start), but no API list stands in the system text",
+        code="tools-missing",
+        field=item.place,
+        fix="put the API list into the system text (docs/formats.md shows it), or remove the row",
+    )
 
 
 def _at(error: DataError, place: str) -> DataError:

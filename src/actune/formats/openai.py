@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from actune.core.conversion import new_call_id
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.formats.assemble import assemble
-from actune.formats.fields import Placed, kind, read_flags, read_items, read_role, read_text, speakers
+from actune.formats.blocks import is_anthropic, read_content
+from actune.formats.fields import (
+    Placed,
+    read_flags,
+    read_items,
+    read_optional_text,
+    read_role,
+    read_system_key,
+    read_text,
+    speakers,
+)
 from actune.formats.tools import read_calls, read_tools
 
 _ROLES = {
@@ -24,7 +34,7 @@ _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 def detect(row: Mapping[str, Any]) -> bool:
     """Whether the row has this shape: `messages` whose roles are all known here."""
     roles = speakers(row, "messages", "role")
-    return bool(roles) and roles <= _ROLES.keys()
+    return bool(roles) and roles <= _ROLES.keys() and not is_anthropic(row)
 
 
 def read(row: Mapping[str, Any], source: Source) -> Conversation:
@@ -36,7 +46,8 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
     repairs: list[str] = []
     key = "tools" if row.get("tools") is not None else "functions"
     tools = read_tools(row.get(key), key, repairs)
-    placed = [
+    placed = read_system_key(row)
+    placed += [
         Placed(read_message(item, f"messages[{index}]", repairs), f"messages[{index}]")
         for index, item in enumerate(read_items(row, "messages"))
     ]
@@ -47,7 +58,7 @@ def read_message(item: Mapping[str, Any], place: str, repairs: list[str]) -> Mes
     """Return one raw message; `place` names it in errors, `repairs` collects what was mended."""
     role = read_role(item, "role", place, _ROLES)
     train, weight = read_flags(item, place, assistant=role == "assistant")
-    content = _read_content(item.get("content"), f"{place}.content", repairs)
+    content = read_content(item.get("content"), f"{place}.content", repairs, results=role == "tool")
     if role != "assistant":
         if content.reasoning or content.calls or item.get("tool_calls"):
             raise DataError(
@@ -71,67 +82,16 @@ def read_message(item: Mapping[str, Any], place: str, repairs: list[str]) -> Mes
     if item.get("function_call"):
         calls += read_calls(item["function_call"], f"{place}.function_call", repairs)
     reasoning = _read_reasoning(item, content.reasoning, place)
-    if item.get("content") is None and not calls and not reasoning:
+    text = _with_refusal(item, content.text, place)
+    if item.get("content") is None and not text and not calls and not reasoning:
         raise _missing(place)
     return Message(
         role="assistant",
-        content=content.text,
+        content=text,
         reasoning=reasoning,
         tool_calls=tuple(calls),
         train=train,
         weight=weight,
-    )
-
-
-@dataclass(slots=True)
-class _Content:
-    text: str = ""
-    reasoning: str = ""
-    calls: list[ToolCall] = field(default_factory=list)
-
-
-def _read_content(value: object, place: str, repairs: list[str]) -> _Content:
-    if value is None:
-        return _Content()
-    if isinstance(value, str):
-        return _Content(text=value)
-    if not isinstance(value, (list, tuple)):
-        raise DataError(
-            f"{place} is {kind(value)}; a string, null or a list of typed blocks is needed",
-            code="content-type",
-            field=place,
-            fix=f"make {place} a string",
-        )
-    content = _Content()
-    thoughts: list[str] = []
-    for index, block in enumerate(value):
-        spot = f"{place}[{index}]"
-        found = block.get("type") if isinstance(block, Mapping) else None
-        if not isinstance(block, Mapping) or not isinstance(found, str):
-            raise _block_fault(f"{spot} is no typed block", spot)
-        if found == "text":
-            content.text += _block_text(block, ("text", "value"), spot)
-        elif found in ("reasoning", "thinking"):
-            thoughts.append(_block_text(block, ("value", "text", "thinking", "reasoning"), spot))
-        elif found in ("tool_call", "tool_calls"):
-            inner = next((block[key] for key in ("value", found) if block.get(key) is not None), block)
-            content.calls += read_calls(inner, spot, repairs)
-        else:
-            raise _block_fault(f"{spot} is a block of type {found!r}, which cannot be trained on", spot)
-    content.reasoning = "\n".join(thoughts)
-    return content
-
-
-def _block_text(block: Mapping[str, Any], keys: tuple[str, ...], place: str) -> str:
-    key = next((key for key in keys if block.get(key) is not None), None)
-    if key is None:
-        raise _block_fault(f"{place} has no text", place)
-    return read_text(block[key], f"{place}.{key}")
-
-
-def _block_fault(what: str, place: str) -> DataError:
-    return DataError(
-        what, code="content-block", field=place, fix='known blocks: {"type": "text" | "reasoning" | "tool_call", ...}'
     )
 
 
@@ -146,6 +106,16 @@ def _read_reasoning(item: Mapping[str, Any], from_blocks: str, place: str) -> st
             fix="keep one of them",
         )
     return texts.pop() if texts else ""
+
+
+def _with_refusal(item: Mapping[str, Any], text: str, place: str) -> str:
+    """Return the text of an answer, which may stand under `refusal`: what the model said in either case."""
+    refusal = read_optional_text(item, "refusal", f"{place}.refusal")
+    if text and refusal and text != refusal:
+        raise DataError(
+            f"{place} has content and a refusal", code="content-block", field=f"{place}.refusal", fix="keep one of them"
+        )
+    return text or refusal
 
 
 def _missing(place: str) -> DataError:

@@ -24,6 +24,8 @@ GROUP = "actune.formats"
 _BUILT_IN = {
     "openai": "openai",
     "swift": "swift",
+    "anthropic": "anthropic",
+    "toolbench": "toolbench",
     "sharegpt": "sharegpt",
     "ms-agent": "ms_agent",
     "query-response": "query_response",

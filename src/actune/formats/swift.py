@@ -7,6 +7,7 @@ from typing import Any
 
 from actune.core.types import Conversation, Message, Source
 from actune.formats.assemble import assemble
+from actune.formats.blocks import is_anthropic
 from actune.formats.fields import Placed, cannot_hold, read_items, read_system_key, read_text, speakers, write_flags
 from actune.formats.openai import read_message
 from actune.formats.speech import REASONING, append_calls, write_call_texts
@@ -20,7 +21,7 @@ _CALLS = {"tool_call", "function_call"}
 def detect(row: Mapping[str, Any]) -> bool:
     """Whether the row has this shape: `messages` of plain roles, tool_call and tool_response."""
     roles = speakers(row, "messages", "role")
-    return bool(roles) and roles <= _PLAIN | _CALLS | _RESULTS
+    return bool(roles) and roles <= _PLAIN | _CALLS | _RESULTS and not is_anthropic(row)
 
 
 def read(row: Mapping[str, Any], source: Source) -> Conversation:

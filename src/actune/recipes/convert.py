@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from actune.core import conversion
 from actune.core.differences import Change, find_difference, list_changes
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
+from actune.core.json_text import read_json, write_json
 from actune.core.types import Conversation, Style
 from actune.data.sources import Quarantined, write_quarantine
 from actune.formats import registry
@@ -59,7 +59,7 @@ def convert(
         except (DataError, RenderError) as error:
             left_out.append(Quarantined.of(conversation.source, error))
             continue
-        lines.append(json.dumps(row, ensure_ascii=False))
+        lines.append(write_json(row))
         changes.update(list_changes(conversation, converted))
         kept_sources += converted.system_source is not None or any(m.source_text for m in converted.messages)
     with atomic_file(out) as file:
@@ -97,7 +97,7 @@ def _write(conversation: Conversation, target: registry.Format) -> dict[str, Any
     assert target.write is not None
     plain = conversation.tools and conversation.style != "chat" and not target.calls_as_text
     row = target.write(conversion.flatten(conversation) if plain else conversation)
-    again = registry.read_row(json.loads(json.dumps(row)), conversation.source, target.name)
+    again = registry.read_row(read_json(write_json(row)), conversation.source, target.name)
     place = find_difference(conversation, again)
     if place is not None:
         raise DataError(

@@ -94,6 +94,31 @@ def test_typed_blocks():
     assert [c.arguments for c in asked.tool_calls] == ['{"city": "x"}', "{}"]
 
 
+def test_blocks_of_other_servers_and_blocks_in_blocks():
+    user = {"role": "user", "content": [{"type": "input_text", "text": "weather?"}]}
+    said = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me look.", "annotations": []}]}
+    asked = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": {"value": "I look."}}],
+        "tool_calls": [call("{}")],
+    }
+    inner = [{"type": "text", "text": "sun"}, {"type": "text", "text": "ny"}]
+    found = {"role": "tool", "content": [{"type": "tool_result", "content": inner}]}
+    refused = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    silent = {"role": "assistant", "content": None, "refusal": "No."}
+    messages = openai.read(row(user, said, user, asked, found, refused, user, silent), SOURCE).messages
+    assert [m.content for m in messages] == [
+        "weather?", "Let me look.", "weather?", "I look.", "sunny", "No.", "weather?", "No.",
+    ]  # fmt: skip
+
+
+def test_a_system_text_beside_the_messages_is_read():
+    assert openai.read(row(USER, ANSWER, system="s"), SOURCE).messages[0].content == "s"
+    with pytest.raises(DataError) as caught:
+        openai.read(row({"role": "system", "content": "t"}, USER, ANSWER, system="s"), SOURCE)
+    assert caught.value.code == "system-twice"
+
+
 def test_weights_and_train_flags():
     first, second = {**ANSWER, "weight": 0}, {**ANSWER, "weight": 0.5, "loss": False}
     messages = openai.read(row(USER, first, USER, second), SOURCE).messages
@@ -181,6 +206,23 @@ def test_a_react_system_text_makes_react_of_plain_messages():
         (row({"role": "user", "content": 3}, ANSWER), "content-type", "messages[0].content"),
         (row({"role": "user", "content": [{"type": "image_url"}]}, ANSWER), "content-block", "messages[0].content[0]"),
         (row(USER, {"role": "assistant"}), "content-missing", "messages[1].content"),
+        (
+            row(
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_call", "value": call()}, {"type": "text", "text": "x"}],
+                },
+            ),
+            "block-order",
+            "messages[1].content[1]",
+        ),
+        (
+            row({"role": "user", "content": [{"type": "tool_result"}]}, ANSWER),
+            "content-block",
+            "messages[0].content[0]",
+        ),
+        (row(USER, {**ANSWER, "refusal": "No."}), "content-block", "messages[1].refusal"),
         (row(USER, {**ANSWER, "reasoning": "a", "thinking": "b"}), "reasoning-twice", "messages[1]"),
         (row(USER, {**CALL, "tool_calls": [call(name="get_wether")]}, RESULT), "unknown-tool", "messages[1]"),
         (

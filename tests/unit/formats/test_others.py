@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from actune.core.errors import DataError
 from actune.core.types import Source
+from actune.data.sources import load_conversations
 from actune.evals.tasks import nll_items
 from actune.formats import alpaca, query_response, sharegpt, swift, text
 from actune.formats.registry import read_row
@@ -119,8 +121,23 @@ def test_react_text_in_query_and_response_is_split_into_steps():
         ("alpaca", {"instruction": "i", "output": "o", "history": [["q"]]}, "history-unreadable", "history[0]"),
         (
             "alpaca",
-            {"instruction": "i", "output": "Thought: x\nAction: search[y]\nObservation: z"},
+            {"instruction": "i", "output": "Thought: x\nAction: search\nAction Input: y\nObservation: z"},
             "tools-missing",
+            "output",
+        ),
+        (
+            "alpaca",
+            {"instruction": "i", "output": "Observation: z\nThought: x\nAction: search[y]"},
+            "observation-as-answer",
+            "output",
+        ),
+        (
+            "alpaca",
+            {
+                "instruction": "i",
+                "output": "Action: search[y]\nObservation: z\nThought: x\nFinal Answer: a\nObservation: b",
+            },
+            "observation-without-action",
             "output",
         ),
         ("query-response", {"query": "q"}, "content-type", "response"),
@@ -166,3 +183,37 @@ def test_a_plain_text_is_never_trained_and_wholly_measured():
         "openai",
     )
     assert not nll_items([off], task="drift")[0].conversation.messages[1].train
+
+
+def test_observations_of_text_without_a_list_of_tools_are_turns_of_the_user():
+    """As FireAct writes them: every action holds its input, and no observation is trained."""
+    steps = [
+        "Thought: x\nAction: search[y: z]",
+        "Observation: one\ntwo\nObservation: three",
+        "Action: finish[a]\n",
+        "Observation: done",
+    ]
+    row = {"instruction": "q", "output": "\n".join(steps), "weight": 0.5}
+    conversation = read_row(row, SOURCE, "alpaca")
+    assert [(m.role, m.content) for m in conversation.messages] == [
+        ("user", "q"),
+        ("assistant", steps[0]),
+        ("user", steps[1]),
+        ("assistant", steps[2]),
+        ("user", steps[3]),
+    ]
+    assert {m.weight for m in conversation.messages if m.role == "assistant"} == {0.5}
+    quoted = "Our protocol:\nObservation: it boils.\nThought: hm"
+    assert len(read_row({"instruction": "q", "output": quoted}, SOURCE, "alpaca").messages) == 2
+    one = "Thought: x\nAction: finish[a]"
+    assert read_row({"instruction": "q", "output": one}, SOURCE, "alpaca").messages[1].content == one
+
+
+@pytest.mark.shared
+def test_real_rows_of_fireact(shared):
+    for name, read in (("fireact_alpaca.json", 1344), ("fireact_openai.jsonl", 2058)):
+        loaded = load_conversations(str(shared / "data/agent" / name))
+        assert len(loaded.conversations) == read
+        texts = [m.content for row in loaded.conversations for m in row.messages if m.role == "assistant"]
+        assert not any(re.search(r"^Observation:", text, re.MULTILINE) for text in texts)
+        assert {one.code for one in loaded.quarantined} <= {"observation-as-answer"}
