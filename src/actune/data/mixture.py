@@ -51,7 +51,13 @@ def find_shares(prepared: Prepared) -> list[Share]:
 
 def mixture_chart(shares: Sequence[Share], *, step: int, width: int) -> Table:
     """Return shares as a table with bars; `step` is the number of rows a step, `width` the columns of the terminal."""
-    table = Table(title="The mixture (bars: supervised tokens)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title="The mixture (bars: supervised tokens)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("source", overflow="fold")
     table.add_column("role", no_wrap=True)
     for name in ("rows", "a step", "tokens", "supervised"):
