@@ -16,6 +16,7 @@ PAIRS = [
     ("docs/evaluation.md", "docs/evaluation.zh.md"),
     ("docs/methods.md", "docs/methods.zh.md"),
     ("docs/monitoring.md", "docs/monitoring.zh.md"),
+    ("docs/mixing.md", "docs/mixing.zh.md"),
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.
