@@ -19,7 +19,8 @@ from actune.data.sources import Quarantined
 from actune.data.statistics import RowFacts, count_row
 from actune.render.dialects import Dialect, Turn
 from actune.render.encoder import EncodedTurn, Encoder, merge_turns
-from actune.render.tokenizer import strip_marks
+from actune.render.token_places import TokenPlaces
+from actune.render.tokenizer import TextTokenizer, strip_marks
 from actune.render.tree import TokenTree
 
 _NARROW = 118
@@ -172,27 +173,38 @@ def show_problems(console: Console, examined: Examined) -> None:
             console.print(Text(f"  fix: {problem.fix}", style=style), soft_wrap=True)
 
 
-def show_row(console: Console, conversation: Conversation, turns: Sequence[EncodedTurn], tree: TokenTree) -> None:
+def show_row(
+    console: Console,
+    conversation: Conversation,
+    turns: Sequence[EncodedTurn],
+    tree: TokenTree,
+    *,
+    tokenizer: TextTokenizer,
+) -> None:
     """Print one row: every turn's new prompt text, its completion marked, and counts.
 
-    Trained text is green and underlined on a terminal, and stands between ⟦ and ⟧ elsewhere.
+    Trained text is green (magenta above weight 1, yellow below) and underlined on a terminal, and stands between ⟦ and ⟧
+    elsewhere, after its weight where weights differ.
     """
-    opening, closing = ("", "") if console.is_terminal or console.record else ("⟦", "⟧")
+    marked = not (console.is_terminal or console.record)
+    places = TokenPlaces(tokenizer)
     console.rule(f"{conversation.source}", align="left")
     shown = ""
     for number, turn in enumerate(turns, 1):
         prompt, completion = strip_marks(turn.turn.prompt), strip_marks(turn.turn.completion)
         rewritten = not prompt.startswith(shown)
         title = f"turn {number}: prompt {turn.start} tokens, completion {len(turn.ids) - turn.start}"
-        title += f", weight {turn.weight:g}"
+        pieces = _split_by_weight(turn, completion, places)
+        title += f", weight {', '.join(f'{weight:g}' for weight in sorted({weight for _, weight in pieces}))}"
         if rewritten:
             title += "; the template rewrites what stood before, so the prompt is shown whole"
         console.print(Text(title, style="bold"))
         text = Text(prompt if rewritten else prompt[len(shown) :])
-        if turn.weight > 0:
-            text.append(f"{opening}{completion}{closing}", style="green underline")
-        else:
-            text.append(completion, style="dim")
+        for piece, weight in pieces:
+            shade = "green" if weight == 1 else "magenta" if weight > 1 else "yellow"
+            told = f"{weight:g}| " if len(pieces) > 1 else ""
+            written = f"⟦{told}{piece}⟧" if marked and weight > 0 else piece
+            text.append(written, style=f"{shade} underline" if weight > 0 else "dim")
         console.print(text, soft_wrap=True)
         shown = prompt + completion
     console.print(
@@ -202,3 +214,14 @@ def show_row(console: Console, conversation: Conversation, turns: Sequence[Encod
             style="bold",
         )
     )
+
+
+def _split_by_weight(turn: EncodedTurn, completion: str, places: TokenPlaces) -> list[tuple[str, float]]:
+    """Return the completion in pieces of one weight each, in order."""
+    weights = turn.token_weights().tolist()
+    if len(set(weights)) < 2:
+        return [(completion, weights[0] if weights else turn.weight)]
+    text, begins = places.locate(turn.ids, turn.start)
+    cuts = [at for at in range(len(weights)) if at == 0 or weights[at] != weights[at - 1]]
+    ends = [begins[at] for at in cuts[1:]] + [len(text)]
+    return [(text[begins[at] : end], weights[at]) for at, end in zip(cuts, ends, strict=True)]

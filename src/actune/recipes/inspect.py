@@ -102,7 +102,7 @@ def _show(encoder: Encoder, loaded: Sequence[Loaded], available: int, row: int |
         show_problems(console, one)
         if one.conversation is not None and one.tree is not None:
             console.print(f"dialect {one.dialect}")
-            show_row(console, one.conversation, one.encoded, one.tree)
+            show_row(console, one.conversation, one.encoded, one.tree, tokenizer=encoder.renderer.tokenizer)
     if len(rows) < available and row is None:
         stderr().print(f"{len(rows)} of {available:,} rows; --row N shows another, --html FILE writes a page")
     return 1 if any(one.refused for one in rows) else 0

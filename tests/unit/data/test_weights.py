@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from actune.cli.main import main
 from actune.config.settings import Settings
 from actune.core.parts import read_weights
 from actune.data.cache import Cache
@@ -79,3 +80,17 @@ def test_what_was_only_looked_for_in_some_rows_is_said_so(
     rows = [[{"role": "user", "content": f"{number}?"}, SAID] for number in range(5)]
     (said,) = notices(tmp_path, tokenizer_folder, data_kit, rows, "thought=2")
     assert said == "loss_weights thought has no effect: none of 2 rows looked at has one"
+
+
+def test_inspect_shows_the_weight_of_every_part(tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture):
+    settings_of(tmp_path, [[*CALLED, {**SAID, "weight": 0.5}]])
+    line = ["inspect", "--model", str(tokenizer_folder), "--data", str(tmp_path / "rows.jsonl"), "--dialect", "react"]
+    line += ["--loss_weights", "thought=0", "action=3", "--row", "1"]
+    assert main(line) == 0
+    shown = capsys.readouterr().out
+    assert "Thought: I look.\n⟦3| Action: find\n⟧⟦1| Action Input: {}\nObservation:⟧" in shown
+    assert "⟦Final Answer: There.<|im_end|>⟧" in shown
+    assert "weight 0, 1, 3" in shown
+    assert "weight 0.5" in shown
+    assert main([*line, "--html", str(tmp_path / "page.html")]) == 0
+    assert '"weights":[0.5,1,3]' in (tmp_path / "page.html").read_text(encoding="utf-8")
