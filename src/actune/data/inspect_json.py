@@ -1,6 +1,6 @@
-"""Rows as JSON for the script of the page of `inspect`: all that its three views show, texts already made visible.
+"""Rows as JSON values for the script of the page of `inspect`: all that its views show, texts already made visible.
 
-No text here is HTML. A text is a string, or a list of strings and runs (see `Visible.runs`), without unseen characters. Keys:
+No text here is HTML, and none holds unseen characters: a text is a `Text` of runs, written by a `Pool`. Keys:
 
 - row: `n` (its number), `at` (file:line), `messages`, `tools`, `problems`, `chunks` (texts of prompts and completions,
   what turns have in common once), `turns`, `runs` (its tokens);
@@ -20,12 +20,13 @@ import numpy as np
 from actune.core import react
 from actune.core.types import Conversation, Message
 from actune.data.inspect import Examined
+from actune.data.inspect_pool import Pool, Text, Tokens
 from actune.data.statistics import RowFacts
-from actune.data.token_texts import TokenTexts
-from actune.data.tree_runs import Run, find_runs, follow, weigh_tokens
+from actune.data.tree_runs import Run, find_runs, follow, tree_weights, weigh_turns
 from actune.data.turn_prefixes import compare_turns, cut_at_line, longest_shared
 from actune.data.visible import Visible
-from actune.render.encoder import EncodedTurn, Encoder
+from actune.render.encoder import Encoder
+from actune.render.token_places import TokenPlaces
 from actune.render.tree import Floats, Ints
 
 MOST_TOKENS = 5_000
@@ -33,17 +34,16 @@ MOST_TOKENS = 5_000
 _EDGE = 300
 """Of a long stretch that is not trained so many tokens at each end are shown one by one."""
 _PREVIEW = 140
-
-Text = str | list[str | list[str | int]]
+_CONTEXT = 64  # ids before a part: enough for any decoder
 
 
 class RowWriter:
-    """Writes rows as JSON values; `vocabulary` then holds the text of every token id that occurs in them."""
+    """Makes JSON values of rows; `pool` writes them when all are made."""
 
-    def __init__(self, encoder: Encoder, visible: Visible) -> None:
+    def __init__(self, encoder: Encoder, visible: Visible, pool: Pool) -> None:
         """Write rows of one encoder."""
-        self.vocabulary: dict[int, Text] = {}
-        self._texts = TokenTexts(encoder.renderer.tokenizer)
+        self._pool = pool
+        self._places = TokenPlaces(encoder.renderer.tokenizer)
         self._stops = (*encoder.renderer.profile.stops, react.STOP_WORD)
         self._visible = visible
 
@@ -103,12 +103,11 @@ class RowWriter:
             result["system_source"] = self._show(row.conversation.system_source)
         result["chunks"], result["turns"] = self._turns(row)
         if row.tree is not None:
-            weights = weigh_tokens(row.tree)
-            runs = find_runs(row.tree)
-            paths = [follow(row.tree, runs, turn.ids) for turn in row.encoded]
-            for turn, encoded, path in zip(result["turns"], row.encoded, paths, strict=True):
-                turn["path"] = path
-                turn["weights"] = _count_weights(weights, runs, path, encoded)
+            weights, runs = tree_weights(row.tree), find_runs(row.tree)
+            of_turns = weigh_turns(row.tree, row.encoded)
+            for turn, encoded, found in zip(result["turns"], row.encoded, of_turns, strict=True):
+                turn["path"] = follow(row.tree, runs, encoded.ids)
+                turn["weights"] = _count_weights(found)
             result["runs"] = [self._run(row.tree.input_ids, weights, runs, index) for index in range(len(runs))]
         return result
 
@@ -167,14 +166,14 @@ class RowWriter:
         run = runs[index]
         before: list[int] = []
         above = run.after
-        while above >= 0 and len(before) < 64:
+        while above >= 0 and len(before) < _CONTEXT:
             before = [*(int(one) for one in ids[runs[above].start : runs[above].stop]), *before]
             above = runs[above].after
         parts = []
         for start, stop, single in _stretches(weights[run.start : run.stop]):
             part_ids = [int(one) for one in ids[run.start + start : run.start + stop]]
             parts.append(self._part(before, part_ids, weights[run.start + start : run.start + stop], single))
-            before = [*before, *part_ids]
+            before = [*before, *part_ids][-_CONTEXT:]
         return {
             "start": run.start,
             "depth": run.depth,
@@ -185,16 +184,19 @@ class RowWriter:
 
     def _part(self, before: Sequence[int], ids: list[int], weights: Floats, single: bool) -> dict[str, Any]:
         part: dict[str, Any] = {"weights": _run_lengths(weights)}
-        texts = self._texts.split(before, ids)
+        text, begins = self._places.locate([*before, *ids], len(before))
         if not single:
-            return part | {"count": len(ids), "text": self._show("".join(texts), ends_line=False)}
-        others = {}
+            return part | {"count": len(ids), "text": self._show(text, ends_line=False)}
+        texts = [text[begin:end] for begin, end in pairwise([*begins, len(text)])]
+        others: dict[int, Text] = {}
+        numbers: list[int] = []
         for place, (token, text) in enumerate(zip(ids, texts, strict=True)):
-            shown = self._visible.runs(text, ends_line=False)
-            simple: Text = shown[0] if len(shown) == 1 and isinstance(shown[0], str) else shown
-            if self.vocabulary.setdefault(token, simple) != simple:
-                others[place] = simple
-        part["ids"] = ids
+            shown = Text(self._visible.runs(text, ends_line=False))
+            number, usual = self._pool.token(token, shown)
+            numbers.append(number)
+            if not usual:
+                others[place] = shown
+        part["ids"] = Tokens(numbers)
         if others:
             part["others"] = others
         return part
@@ -202,10 +204,7 @@ class RowWriter:
     # --- texts --------------------------------------------------------------------------------------------------------
 
     def _show(self, text: str, *, ends_line: bool = True) -> Text:
-        runs = self._visible.runs(text, ends_line=ends_line)
-        if not runs:
-            return ""
-        return runs[0] if len(runs) == 1 and isinstance(runs[0], str) else runs
+        return self._pool.text(self._visible.runs(text, ends_line=ends_line))
 
 
 class Chunks:
@@ -269,10 +268,9 @@ def _run_lengths(weights: Floats) -> list[list[float]]:
     return [[stop - start, short_weight(weights[start])] for start, stop in pairwise(cuts)]
 
 
-def _count_weights(weights: Floats, runs: Sequence[Run], path: Sequence[int], turn: EncodedTurn) -> list[list[float]]:
-    """Return [weight, tokens] of a turn's target, as they occur in the tree."""
-    along = np.concatenate([weights[runs[index].start : runs[index].stop] for index in path])
-    values, counts = np.unique(along[turn.start : len(turn.ids)], return_counts=True)
+def _count_weights(weights: Floats) -> list[list[float]]:
+    """Return [weight, tokens] of a turn's target."""
+    values, counts = np.unique(weights, return_counts=True)
     return [[short_weight(value), int(count)] for value, count in zip(values, counts, strict=True)]
 
 

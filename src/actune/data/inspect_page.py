@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from markupsafe import Markup
 from actune.data.inspect import Examined, count_examined
 from actune.data.inspect_json import RowWriter, short_weight
 from actune.data.inspect_numbers import show_numbers
+from actune.data.inspect_pool import Pool, as_json
 from actune.data.inspect_static import show_static
 from actune.data.inspect_words import TEXTS, Words, words
 from actune.data.statistics import Statistics
@@ -40,7 +40,7 @@ _SCRIPT = ("base", "list", "row", "keys")
 class About:
     """What a page is about: as asked for, with the number of rows that the data have.
 
-    `max_length` marks longer rows (-1: none).
+    `max_length` marks longer rows (-1: none). `loss_weights` are those of parts, NAME=VALUE each.
     """
 
     model: str
@@ -48,6 +48,7 @@ class About:
     dialect: str
     available: int
     max_length: int = -1
+    loss_weights: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +80,17 @@ def page(encoder: Encoder, rows: Mapping[int, Examined], about: About, statistic
         encoder.renderer.tokenizer.control_pattern(templates.plain + templates.tools),
         longest=None if len(rows) == 1 else LONGEST,
     )
-    writer = RowWriter(encoder, visible)
-    entries, texts, weights = [], {}, set[float]()
+    pool = Pool()
+    writer = RowWriter(encoder, visible, pool)
+    entries, values, weights = [], {}, set[float]()
     for number, row in rows.items():
         facts = count_examined(row)
         over = 0 <= about.max_length < facts.longest
         entries.append(writer.entry(number, row, facts, over))
         weights.update(short_weight(weight) for weight, _ in facts.weights)
-        texts[number] = as_json(writer.row(number, row))
+        values[number] = writer.row(number, row)
+    texts = {number: pool.write(value) for number, value in values.items()}
+    vocabulary = pool.write(pool.vocabulary())  # before the pool's own texts, which it may add to
     first = dict(list(rows.items())[:STATIC_ROWS])
     return environment.get_template("inspect.html.jinja").render(
         head=_show_head(encoder, visible, rows, about, statistics),
@@ -96,7 +100,8 @@ def page(encoder: Encoder, rows: Mapping[int, Examined], about: About, statistic
         chosen=len(rows) < about.available and statistics is not None,
         entries=as_json({"rows": entries, "over": about.max_length >= 0, "weights": sorted(weights)}),
         texts=texts,
-        vocabulary=as_json(writer.vocabulary),
+        vocabulary=vocabulary,
+        pool=as_json(pool.texts),
         table=as_json({key: list(pair) for key, pair in TEXTS.items()}),
         data=", ".join(map(visible.label, about.data)),
         style=style,
@@ -105,14 +110,6 @@ def page(encoder: Encoder, rows: Mapping[int, Examined], about: About, statistic
         script_digest=_digest(script),
         w=words,
     )
-
-
-def as_json(value: object) -> Markup:
-    """Return a value as JSON that may stand in a script element: nothing in it opens or ends a tag or a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
 
 
 def _digest(text: str) -> str:
@@ -129,6 +126,8 @@ def _show_head(
         (words("template"), visible.show(encoder.renderer.templates.origin)),
         (words("rows"), words("of_rows", n=f"{len(rows):,}", all=f"{about.available:,}")),
     ]
+    if about.loss_weights:
+        facts.append((words("part_weights"), visible.show(", ".join(about.loss_weights))))
     if statistics is not None and statistics.refused:
         facts.append((words("not_trained"), words("refused_of", n=f"{statistics.refused:,}")))
     return PageHead(

@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from markupsafe import Markup
 
 from actune.core import react
 from actune.data.checks import Finding
 from actune.data.inspect import Examined
 from actune.data.inspect_words import Words, words
-from actune.data.tree_runs import find_runs, follow, weigh_tokens
+from actune.data.tree_runs import weigh_turns
 from actune.data.turn_prefixes import Kinship, compare_turns, longest_shared
 from actune.data.visible import Visible
 from actune.render.dialects import Turn
@@ -98,7 +97,7 @@ def show_static(encoder: Encoder, visible: Visible, row: Examined, number: int) 
             words("supervised", n=f"{supervised:,}", share=f"{supervised / max(len(row.tree), 1):.0%}"),
             words("branches" if row.tree.has_branches else "one_line"),
         ]
-    weights = _target_weights(row)
+    weights = [] if row.tree is None else [found.tolist() for found in weigh_turns(row.tree, row.encoded)]
     anchor = f"row-{number}"
     return RowView(
         anchor=anchor,
@@ -111,18 +110,6 @@ def show_static(encoder: Encoder, visible: Visible, row: Examined, number: int) 
             for index in range(len(row.turns))
         ),
     )
-
-
-def _target_weights(row: Examined) -> list[list[float]]:
-    """Return the weight of each target token of each turn, as the tree has them; nothing for a row not trained on."""
-    if row.tree is None:
-        return []
-    weights, runs = weigh_tokens(row.tree), find_runs(row.tree)
-    along = (
-        np.concatenate([weights[runs[run].start : runs[run].stop] for run in follow(row.tree, runs, turn.ids)])
-        for turn in row.encoded
-    )
-    return [ws[turn.start : len(turn.ids)].tolist() for ws, turn in zip(along, row.encoded, strict=True)]
 
 
 def _show_problems(problems: Sequence[Finding], visible: Visible) -> Iterator[ProblemView]:

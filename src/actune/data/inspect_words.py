@@ -37,6 +37,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "data": ("data", "数据"),
     "asked_dialect": ("dialect", "书写方式"),
     "template": ("chat template", "对话模板"),
+    "part_weights": ("loss weights of parts", "各部分的损失权重"),
     "rows": ("rows", "数据条数"),
     "of_rows": ("{n} of {all} on this page", "本页 {n} 条，共 {all} 条"),
     "refused_of": ("{n} of all not trained on", "全部数据中有 {n} 条不参与训练"),

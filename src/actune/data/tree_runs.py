@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actune.render.encoder import EncodedTurn
 from actune.render.tree import Floats, TokenTree
 
 
@@ -56,7 +57,7 @@ def follow(tree: TokenTree, runs: Sequence[Run], ids: Sequence[int]) -> list[int
     return path
 
 
-def weigh_tokens(tree: TokenTree) -> Floats:
+def tree_weights(tree: TokenTree) -> Floats:
     """Return the loss weight of each token of a tree [T]: that of the target that it is, 0 where it is none."""
     weights = np.zeros(len(tree), dtype=np.float32)
     places = tree.target_positions + 1
@@ -67,3 +68,11 @@ def weigh_tokens(tree: TokenTree) -> Floats:
         places[number] = place
     weights[places] = tree.target_weights
     return weights
+
+
+def weigh_turns(tree: TokenTree, turns: Sequence[EncodedTurn]) -> list[Floats]:
+    """Return of every turn the weight of each token of its completion, as the tree has it."""
+    weights, runs = tree_weights(tree), find_runs(tree)
+    paths = ([runs[index] for index in follow(tree, runs, turn.ids)] for turn in turns)
+    along = (np.concatenate([weights[run.start : run.stop] for run in path]) for path in paths)
+    return [found[turn.start : len(turn.ids)] for found, turn in zip(along, turns, strict=True)]

@@ -84,7 +84,14 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
         statistics = Statistics(max_length=max_length)
         chosen = _survey(encoder, loaded, statistics, limit)
     rows = {index + 1: examine(encoder, item) for index, item in _pick(loaded, chosen)}
-    about = About(model=model, data=tuple(data), dialect=writing.dialect, available=available, max_length=max_length)
+    about = About(
+        model=model,
+        data=tuple(data),
+        dialect=writing.dialect,
+        available=available,
+        max_length=max_length,
+        loss_weights=writing.loss_weights,
+    )
     atomic_text(html, page(encoder, rows, about, statistics))
     refused = statistics.refused if statistics is not None else sum(one.refused for one in rows.values())
     note = f", {refused:,} of all not trained on" if refused else ""

@@ -372,3 +372,23 @@ def test_the_page_of_an_example_row(tools_folder: Path, tmp_path: Path):
     parsed = Page(out.read_text(encoding="utf-8"))
     assert [classes for classes, _ in parsed.raw if "target" in classes]
     assert any(text.startswith("<|im_start|>system\nAnswer the following") for _, text in parsed.raw)
+
+
+def test_the_plain_page_marks_every_weight(tokenizer_folder: Path, tmp_path: Path):
+    data = tmp_path / "rows.jsonl"
+    steps = "Thought: I look.\nAction: f\nAction Input: {}\nObservation: sunny\nThought: I know.\nFinal Answer: sun"
+    system = json.loads(AGENT.read_text(encoding="utf-8").splitlines()[0])["conversations"][0]
+    name = re.search(r"1\. (\w+):", system["value"])[1]
+    answer = {"from": "assistant", "value": steps.replace("Action: f", f"Action: {name}")}
+    data.write_text(json.dumps({"conversations": [system, {"from": "user", "value": "q"}, answer]}), encoding="utf-8")
+    line = ["inspect", "--model", str(tokenizer_folder), "--data", str(data)]
+    out = tmp_path / "page.html"
+    assert main([*line, "--loss_weights", "thought=0.5", "stop=0", "--html", str(out)]) == 0
+    parsed = Page(out.read_text(encoding="utf-8"))
+    marked = {
+        shade: "".join(text for names, _, text in parsed.pieces if shade in names.split())
+        for shade in ("part", "zero", "full")
+    }
+    assert marked["part"] == "Thought: I look.\nThought: I know.\n"
+    assert marked["zero"] == "Observation:<|im_end|>"
+    assert marked["full"] == f"Action: {name}\nAction Input: {{}}\nFinal Answer: sun"

@@ -14,9 +14,9 @@ import pytest
 from actune.cli.main import main
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.data import inspect_json
-from actune.data.inspect import count_examined, examine
+from actune.data.inspect import Examined, count_examined, examine
 from actune.data.inspect_json import RowWriter
-from actune.data.inspect_page import as_json
+from actune.data.inspect_pool import Pool, Text, Tokens, as_json
 from actune.data.sources import Quarantined
 from actune.data.visible import Visible
 from actune.render.encoder import Encoder
@@ -36,21 +36,49 @@ def row(*messages: Message, **extra) -> Conversation:
     return Conversation(**({"messages": messages, "source": SOURCE} | extra))
 
 
-def writer_of(encoder: Encoder, longest: int | None = None) -> RowWriter:
+def writer_of(encoder: Encoder, longest: int | None = None, pool: Pool | None = None) -> RowWriter:
     templates = encoder.renderer.templates
-    return RowWriter(
-        encoder, Visible(encoder.renderer.tokenizer.control_pattern(templates.plain + templates.tools), longest=longest)
-    )
+    pattern = encoder.renderer.tokenizer.control_pattern(templates.plain + templates.tools)
+    return RowWriter(encoder, Visible(pattern, longest=longest), pool or Pool())
 
 
-def plain(text) -> str:
-    """Return the text that the script would show, unseen characters and what is left out not among it."""
-    runs = [text] if isinstance(text, str) else text
+class Reader:
+    """Reads what the script reads, the same way."""
+
+    def __init__(self, pool: Pool, *values: object) -> None:
+        self.values = [json.loads(pool.write(value)) for value in values]
+        self.vocabulary = json.loads(pool.write(pool.vocabulary()))
+        self.pool = json.loads(as_json(pool.texts))
+
+    def plain(self, text) -> str:
+        """Return the text that the script shows, without unseen characters and what is left out."""
+        return plain(
+            [self.pool[run] if isinstance(run, int) else run for run in (text if isinstance(text, list) else [text])]
+        )
+
+    def ids(self, part) -> list[int]:
+        """Return the ids of a part."""
+        return [self.vocabulary["ids"][number] for number in self.numbers(part)]
+
+    def numbers(self, part) -> list[int]:
+        digits, width = self.vocabulary["digits"], self.vocabulary["width"]
+        written = [part["ids"][at : at + width] for at in range(0, len(part["ids"]), width)]
+        return [
+            sum(digits.index(sign) * len(digits) ** (width - 1 - at) for at, sign in enumerate(one)) for one in written
+        ]
+
+
+def shown_by(encoder: Encoder, examined: Examined, longest: int | None = None) -> tuple[dict, Reader]:
+    """Return a row as the script reads it."""
+    pool = Pool()
+    reader = Reader(pool, writer_of(encoder, longest, pool).row(3, examined))
+    return reader.values[0], reader
+
+
+def plain(runs) -> str:
+    signs = {"u": "", "x": "", "n": "\n", "t": "\t"}
     return "".join(
-        run
-        if isinstance(run, str)
-        else {"u": "", "x": "", "n": "\n", "t": "\t"}.get(run[0], run[1]) * (run[2] if run[0] in "nt" else 1)
-        for run in runs
+        run if isinstance(run, str) else signs.get(run[0], run[1]) * (run[2] if run[0] in "nt" else 1) for run in runs
     )
 
 
@@ -76,23 +104,24 @@ def thoughts() -> Conversation:
 
 def check_exact(encoder: Encoder, conversation: Conversation) -> dict:
     """Check that texts, ids and weights of a written row are those of its turns and its tree."""
-    examined, writer = examine(encoder, conversation), writer_of(encoder)
-    shown = json.loads(as_json(writer.row(3, examined)))
-    vocabulary = {int(key): value for key, value in json.loads(as_json(writer.vocabulary)).items()}
+    examined = examine(encoder, conversation)
+    shown, reader = shown_by(encoder, examined)
+    read = reader.plain
     assert (shown["n"], shown["at"], len(shown["turns"])) == (3, "rows.jsonl:7", len(examined.turns))
     ids, weights, texts = [], [], []
     for run in shown["runs"]:
-        assert (run["start"], run["size"]) == (len(ids), sum(len(part["ids"]) for part in run["parts"]))
+        assert (run["start"], run["size"]) == (len(ids), sum(len(reader.ids(part)) for part in run["parts"]))
         for part in run["parts"]:
             others = part.get("others", {})
-            ids += part["ids"]
+            ids += reader.ids(part)
             weights += [weight for size, weight in part["weights"] for _ in range(size)]
-            texts += [plain(others.get(str(at), vocabulary[token])) for at, token in enumerate(part["ids"])]
+            usual = reader.vocabulary["texts"]
+            texts += [read(others.get(str(at), usual[number])) for at, number in enumerate(reader.numbers(part))]
     assert ids == examined.tree.input_ids.tolist()
     assert sum(weights) == pytest.approx(float(examined.tree.target_weights.sum()))
     for turn, view, encoded in zip(examined.turns, shown["turns"], examined.encoded, strict=True):
         chunks = [
-            "".join(plain(shown["chunks"][one]) for one in view[part]) for part in ("before", "fresh", "completion")
+            "".join(read(shown["chunks"][one]) for one in view[part]) for part in ("before", "fresh", "completion")
         ]
         assert chunks[0] + chunks[1] == seen(turn.prompt)
         assert chunks[2] == seen(turn.completion)
@@ -141,30 +170,51 @@ def test_targets_met_twice_show_the_weight_that_they_have_in_training(tools_fold
     examined = examine(encoder, row(USER, ANSWER))
     (turn,) = examined.encoded
     twice = [TrainingSequence(ids=list(turn.ids), start=turn.start, weights=[0.75] * (len(turn.ids) - turn.start))] * 2
-    shown = writer_of(encoder).row(1, changed(examined, tree=build_tree(twice, SOURCE)))
+    shown, _ = shown_by(encoder, changed(examined, tree=build_tree(twice, SOURCE)))
     assert shown["turns"][0]["weights"] == [[1.5, len(turn.ids) - turn.start]]
 
 
 def test_nothing_in_the_json_is_html_or_unseen(tools_folder: Path):
-    writer = writer_of(Encoder.from_folder(tools_folder))
-    examined = examine(Encoder.from_folder(tools_folder), changed(rows()[0], source=Source(file=HOSTILE, line=1)))
-    for value in (
-        writer.row(1, examined),
-        writer.entry(1, examined, count_examined(examined), False),
-        writer.vocabulary,
-    ):
-        text = as_json(value)
+    encoder, pool = Encoder.from_folder(tools_folder), Pool()
+    writer = writer_of(encoder, pool=pool)
+    examined = examine(encoder, changed(rows()[0], source=Source(file=HOSTILE, line=1)))
+    values = [writer.row(1, examined), writer.entry(1, examined, count_examined(examined), False)]
+    written = [*map(pool.write, values), pool.write(pool.vocabulary()), as_json(pool.texts)]
+    for text in written:
         assert not re.search(r"[<>&]", text)
         assert not re.search(UNSEEN, json.dumps(json.loads(text), ensure_ascii=False))
-    assert "U+202E" in as_json(writer.row(1, examined))
+    assert "U+202E" in written[0] + written[-1]
 
 
 def test_a_text_with_a_lone_surrogate_can_be_written(tools_folder: Path):
     encoder = Encoder.from_folder(tools_folder)
-    shown = writer_of(encoder).row(1, examine(encoder, Quarantined(source=SOURCE, code="c", message="a\ud800b")))
+    shown, reader = shown_by(encoder, examine(encoder, Quarantined(source=SOURCE, code="c", message="a\ud800b")))
     assert json.dumps(shown, ensure_ascii=False).encode()
-    assert plain(shown["problems"][0]["message"]) == "ab"
+    assert reader.plain(shown["problems"][0]["message"]) == "ab"
     assert "messages" not in shown
+
+
+def test_texts_that_rows_share_are_stored_once(tools_folder: Path):
+    encoder, pool = Encoder.from_folder(tools_folder), Pool()
+    writer, line = (
+        writer_of(encoder, pool=pool),
+        "a line of text that several rows hold, and that is long enough, 杭州.\n",
+    )
+    rows = [row(Message(role="system", content=f"{line}own {n}\n{line}"), USER, ANSWER) for n in range(3)]
+    reader = Reader(pool, *(writer.row(n, examine(encoder, one)) for n, one in enumerate(rows)))
+    assert reader.pool == [line]
+    for one, shown in zip(rows, reader.values, strict=True):
+        assert shown["messages"][0]["content"][0] == shown["messages"][0]["content"][2] == 0
+        assert reader.plain(shown["messages"][0]["content"]) == one.messages[0].content
+
+
+@pytest.mark.parametrize("count", [3, 9_000])
+def test_token_numbers_are_written_with_as_many_digits_as_they_need(count: int):
+    pool = Pool()
+    numbers = [pool.token(1_000_000 + token, Text(["x"]))[0] for token in range(count)]
+    reader = Reader(pool, {"ids": Tokens(numbers)})
+    assert reader.vocabulary["width"] == (2 if count < 8_000 else 3)
+    assert reader.ids(reader.values[0]) == [1_000_000 + token for token in range(count)]
 
 
 def test_the_conversation_shows_calls_with_their_arguments_as_they_are(tools_folder: Path):
@@ -172,8 +222,8 @@ def test_the_conversation_shows_calls_with_their_arguments_as_they_are(tools_fol
 
     def shown(arguments: str):
         call = changed(CALL, tool_calls=(ToolCall(name="f", arguments=arguments),))
-        messages = writer_of(encoder).row(1, examine(encoder, row(USER, call, tools=(TOOL,))))["messages"]
-        return plain(messages[1]["calls"][0]["arguments"])
+        written, reader = shown_by(encoder, examine(encoder, row(USER, call, tools=(TOOL,))))
+        return reader.plain(written["messages"][1]["calls"][0]["arguments"])
 
     assert shown('{"x": "杭州", "y": [1]}') == '{\n  "x": "杭州",\n  "y": [\n    1\n  ]\n}'
     for text in ("{'x': 1}", '{"x": 1, "x": 2}', '{"x": 1.00}', '{"x": "\\u676d"}', "no json"):
@@ -185,22 +235,22 @@ def test_long_rows_show_what_is_trained_token_by_token(tools_folder: Path, monke
     encoder = Encoder.from_folder(tools_folder)
     long = row(Message(role="user", content="word " * 3_000), changed(ANSWER, content="so " * 100))
     examined = examine(encoder, long)
-    (run,) = writer_of(encoder).row(1, examined)["runs"]
+    shown, reader = shown_by(encoder, examined)
+    (run,) = shown["runs"]
     whole = [part for part in run["parts"] if "ids" not in part]
     assert [part["weights"][0][1] for part in whole] == [0, 1]
-    assert sum(len(part.get("ids", [])) + part.get("count", 0) for part in run["parts"]) == len(examined.tree)
+    assert sum(len(reader.ids(part)) if "ids" in part else part["count"] for part in run["parts"]) == len(examined.tree)
     trained = [part for part in run["parts"] if part["weights"][0][1]]
-    assert len(trained[0]["ids"]) == 50
+    assert len(reader.ids(trained[0])) == 50
     decoded = encoder.renderer.tokenizer.decode(examined.tree.input_ids.tolist())
-    assert plain(whole[0]["text"]) in decoded
-    assert len(plain(whole[0]["text"])) > 10_000
+    assert reader.plain(whole[0]["text"]) in decoded
+    assert len(reader.plain(whole[0]["text"])) > 10_000
 
 
 def test_texts_that_are_too_long_show_both_ends_and_say_so(tools_folder: Path):
     encoder = Encoder.from_folder(tools_folder)
-    shown = writer_of(encoder, longest=100).row(
-        1, examine(encoder, row(changed(USER, content="a" * 500 + "b" * 500), ANSWER))
-    )
+    long = row(changed(USER, content="a" * 500 + "b" * 500), ANSWER)
+    shown, _ = shown_by(encoder, examine(encoder, long), longest=100)
     assert shown["messages"][0]["content"] == ["a" * 50, ["x", "", 900], "b" * 50]
 
 

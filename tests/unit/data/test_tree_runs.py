@@ -1,16 +1,12 @@
-"""Token trees as runs and token texts, against plain sequences."""
+"""Token trees as runs, against plain sequences."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actune.core.types import Source
-from actune.data.token_texts import TokenTexts
-from actune.data.tree_runs import find_runs, follow, weigh_tokens
-from actune.render.tokenizer import TextTokenizer
+from actune.data.tree_runs import find_runs, follow, tree_weights
 from actune.render.tree import TrainingSequence, build_tree
 
 SOURCE = Source(file="rows.jsonl", line=1)
@@ -29,7 +25,7 @@ def test_a_sequence_is_the_runs_it_goes_through_with_its_weights(sequences, weig
         [TrainingSequence(ids=ids, start=start, weights=[weight] * (len(ids) - start)) for ids, start in sequences],
         SOURCE,
     )
-    runs, weights = find_runs(tree), weigh_tokens(tree)
+    runs, weights = find_runs(tree), tree_weights(tree)
     assert [place for run in runs for place in range(run.start, run.stop)] == list(range(len(tree)))
     assert sum(weights) == sum(tree.target_weights)
     expected: dict[tuple[int, ...], float] = {}
@@ -49,16 +45,3 @@ def test_a_row_without_branches_is_one_run():
     tree = build_tree([TrainingSequence(ids=[4, 5, 6], start=1, weights=[1, 1])], SOURCE)
     (run,) = find_runs(tree)
     assert (run.start, run.stop, run.depth, run.after) == (0, 3, 0, -1)
-
-
-def test_token_texts_are_those_of_decoding_one_by_one(tokenizer_folder: Path):
-    tokenizer = TextTokenizer.from_folder(tokenizer_folder)
-    texts = TokenTexts(tokenizer)
-    for text in ("Hello there 杭州 é😀 <|im_end|>\n\n  x", "杭州 <|im_start|>Hello", "😀😀", "�"):
-        ids = tokenizer.encode(text)
-        for cut in (0, len(ids) // 2):
-            stream = tokenizer.stream(ids[:cut])
-            pieces = [stream.push(token) for token in ids[cut:]]
-            pieces[-1] += stream.finish()
-            assert texts.split(ids[:cut], ids[cut:]) == pieces
-    assert texts.split([], []) == []
