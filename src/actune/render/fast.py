@@ -1,6 +1,6 @@
 """Encoding of plain text by fastokens, where that is installed and gives the same ids: about three times as fast.
 
-It takes up to a second to load a large vocabulary, so it is asked for only when there is much text to encode.
+It takes up to a second to load a large vocabulary, so it is asked for only when there is much new text to encode.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from actune.render.words import PROBE
 
-WORTH = 3_000_000
-"""Characters of new text after which loading pays: it costs what encoding about so many costs without it."""
+WORTH = 250_000
+"""Words that were new, each some microseconds of work, after which loading pays: by then they have cost as much."""
 
 # Ranges that random probe texts are made of: ASCII, Latin and what lies above, scripts, ideographs, emoji, blanks.
 _RANGES = (

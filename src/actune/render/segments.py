@@ -27,7 +27,7 @@ class SegmentEncoder:
         self._tokenizer = tokenizer
         self._path = path
         self._fast: Callable[[str], bytes] | None = None
-        self._until_fast = WORTH
+        self._asked = False  # whether the faster library was tried
         self._added = dict(tokenizer.get_added_tokens_decoder())
         self._cut, self._uncut, self._inside = self._cut_patterns()
         self._anchors = {token.content: pack([number]) for number, token in self._added.items()}
@@ -114,25 +114,27 @@ class SegmentEncoder:
         """Return the ids of a text up to a place where it may be cut."""
         assert self._words is not None
         if self._fast is None:
-            self._count(text)
             return self._words.encode_lines(text)
         ids = self._fast(text + NEXT)
         return ids[: len(ids) - self._words.size_of_next]
 
-    def _count(self, text: str) -> None:
-        """Change to the faster library when there is so much text that loading it pays."""
-        if self._until_fast > 0:
-            self._until_fast -= len(text)
-            if self._until_fast <= 0 and self._path is not None:
-                self._fast = load_fast(self._path, self._tokenizer)
+    def _encode_text(self, text: str) -> bytes:
+        """Return the ids of a text that holds no added token."""
+        assert self._words is not None
+        if self._fast is not None:
+            return self._fast(text)
+        ids = self._words.encode(text)
+        if self._words.misses > WORTH and not self._asked and self._path is not None:
+            self._asked = True
+            self._fast = load_fast(self._path, self._tokenizer)
+        return ids
 
     def _encode_new(self, segment: str) -> bytes:
         match = self._cut.match(segment) if self._cut is not None else None
         anchor = match.group() if match is not None and match.group() not in self._uncut else ""
         text = segment[len(anchor) :]
         if self._words is not None and (self._inside is None or self._inside.search(text) is None):
-            ids = self._words.encode(text) if self._fast is None else self._fast(text)
-            self._count(text)
+            ids = self._encode_text(text)
             return self._anchors[anchor] + ids if anchor else ids
         # The batch call leaves out character offsets, which nobody reads here: a third less time, the same ids.
         (encoding,) = self._tokenizer.encode_batch_fast([segment], add_special_tokens=False)

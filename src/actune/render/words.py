@@ -80,10 +80,12 @@ class _Words(dict[str, bytes]):
         super().__init__()
         self._tokenize, self._limit = tokenize, limit
         self._old: dict[str, bytes] = {}
+        self.misses = 0
 
     def __missing__(self, word: str) -> bytes:
         ids = self._old.pop(word, None) if self._old else None
         if ids is None:
+            self.misses += 1
             shown, _ = codecs.charmap_decode(word.encode(), "strict", _BYTE_CHARACTERS)  # pyrefly: ignore[bad-argument-type]
             ids = array("i", [token.id for token in self._tokenize(shown)]).tobytes()
         if len(word) <= _LONG_WORD:
@@ -109,6 +111,11 @@ class WordEncoder:
         self._first, *self._others = [re.compile(_write_split(split, plain)) for split in splits]
         self._breaks = re.compile(f"\n(?={write_exact_class(_line_starts(splits, plain))})")
         self.size_of_next = len(self._words[NEXT])
+
+    @property
+    def misses(self) -> int:
+        """How many words had to be encoded by the model."""
+        return self._words.misses
 
     def encode(self, text: str) -> bytes:
         """Return the ids of a text that nothing follows."""
