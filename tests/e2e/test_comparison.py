@@ -250,6 +250,15 @@ def test_tasks_that_are_named_are_measured_instead_of_held_out_rows(model: Path,
     assert report["extra"]["peak_memory_bytes"] > 1e7
 
 
+def test_a_task_that_asks_what_training_asks_is_named(model: Path, tmp_path: Path, capsys):
+    given = words(model, tmp_path / "run")
+    data = given[given.index("--dataset") + 1]
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text(f"version: 1\ntasks:\n  - {{name: seen, kind: agent, data: {data}, seen_tools: [], limit: 4}}\n")
+    assert main([*given, "--compare_tasks", str(tasks)]) == 0
+    assert "conversations of the task seen ask what training rows ask" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_task_that_cannot_be_read_stops_before_the_training(model: Path, tmp_path: Path, capsys):
     assert main(words(model, tmp_path / "run", "--compare_tasks", "nothing.yaml")) == 2
     assert "nothing.yaml" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ from actune.config.run_folder import FILE, read_run
 from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
 from actune.core.files import atomic_text
-from actune.core.types import Conversation, Style
+from actune.core.types import Conversation, Source, Style
 from actune.data.asked import Asked
 from actune.data.choose import Rows
 from actune.data.encode import Strategy, encode_rows
 from actune.data.identity import heldout_rows
 from actune.data.mix import draw
-from actune.data.row_table import Row
+from actune.data.row_table import Row, RowTable
 from actune.evals.compare import Comparison, compare_scores
 from actune.evals.evaluate import check_items, evaluate
 from actune.evals.items import Score, write_scores
@@ -152,7 +152,24 @@ def _plan_tasks(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     style = main_style(encoder, rows.train) if settings.render.dialect == "auto" else None
     writer = encoder if style is None else Encoder(encoder.renderer, dialect=style)
     check_items(items, encoder=writer, max_tokens=settings.output.compare_tokens)
-    return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=(), encoder=writer)
+    notices = () if settings.data.overlap_strategy == "none" else _asked_notices(items, Asked(rows.train))
+    return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices), encoder=writer)
+
+
+def _asked_notices(items: Sequence[Item], asked: Asked) -> Iterator[str]:
+    """Say of each task how many of its conversations ask what training rows ask; they are measured all the same."""
+    tasks: dict[str, dict[Source, Conversation]] = {}
+    for item in items:
+        tasks.setdefault(item.task, {})[item.conversation.source] = item.conversation
+    for task, conversations in tasks.items():
+        held = RowTable.of_conversations(list(conversations.values()), name=task).rows()
+        found = asked.find(held)
+        if found:
+            first = found[0]
+            yield (
+                f"{len(found):,} of {len(held):,} conversations of the task {task} ask what training rows ask, for example "
+                f"{held[first.held_row].source} and {asked.rows[first.train_row].source}: there, memory is measured"
+            )
 
 
 def compare_run(
