@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actune.config.fields import index_leaves
+from actune.config.gpus import parse_gpu
 from actune.config.settings import TRACKERS, Settings, TuningSettings
 from actune.core.errors import ConfigError
 from actune.core.parts import PartWeights, read_weights
@@ -44,6 +45,9 @@ def settings_notices(settings: Settings) -> list[str]:
     notices += _tuning_notices(tuning)
     if settings.training.fsdp == "true" and tuning.sft_type == "lora":
         notices.append("fsdp has no effect: sft_type is lora, whose base each process holds whole")
+    unplanned = [name for name in ("plan_gpu", "plan_processes", "plan_file") if getattr(settings.output, name)]
+    if unplanned and not settings.output.dry_run:
+        notices.append(f"{', '.join(unplanned)} {'has' if len(unplanned) == 1 else 'have'} no effect without dry_run")
     if settings.monitor.early_stopping_threshold and not settings.monitor.early_stopping_patience:
         notices.append("early_stopping_threshold has no effect: early_stopping_patience is 0")
     return notices
@@ -170,3 +174,8 @@ def _check_output(settings: Settings) -> Iterator[Conflict]:
     if output.resume is not None and output.overwrite:
         message = "cannot be used together with resume: it would remove the run that resume reads"
         yield Conflict(name="overwrite", message=message, others=("resume",))
+    for gpu in output.plan_gpu:
+        try:
+            parse_gpu(gpu)
+        except ConfigError as error:
+            yield Conflict(name="plan_gpu", message=f"{error.message}; {error.fix}")

@@ -331,6 +331,17 @@ class OutputSettings(Group):
     dry_run: bool = Field(
         default=False, description="Read, render and count everything, print the plan, train nothing."
     )
+    plan_gpu: tuple[str, ...] = Field(
+        default=(),
+        description="Devices that a dry run estimates memory and time for: names (H100, A100-80G, RTX4090 ...) or NAME=80GiB,312TFLOPS,2000GB/s. Default: the accelerator of this machine, else its CPU.",
+    )
+    plan_processes: Positive | None = Field(
+        default=None,
+        description="Devices that a dry run plans for, one process each. Default: those it was started with.",
+    )
+    plan_file: str | None = Field(
+        default=None, description="A dry run also writes its plan to this file, as JSON. Default: it writes nothing."
+    )
     eval_steps: Count = Field(default=100, description="Evaluation every so many steps and at the end; 0: never.")
     save_steps: Count = Field(
         default=100, description="Checkpoint every so many steps and at the end; 0: only at the end."

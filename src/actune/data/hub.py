@@ -30,7 +30,8 @@ _PACKED = ("", ".gz", ".zst")
 # No .txt: in a repository that is a licence or a note.
 DATA_PATTERNS = tuple(f"*.{kind}{packed}" for kind in ("jsonl", "json", "parquet", "csv") for packed in _PACKED)
 # Weights as safetensors only: the other layouts are pickles, which run code when they are read.
-MODEL_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
+_WEIGHTS = "*.safetensors"
+MODEL_PATTERNS = (_WEIGHTS, "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 _MODEL_LEFT_OUT = (*_PICKLES, "*.gguf", "original/*", "onnx/*")
 # Files beside the data that describe it.
@@ -128,11 +129,13 @@ def download_dataset(text: str) -> Download:
     return Download(root=root, files=tuple(files), notices=tuple(notices))
 
 
-def resolve_model(model_id_or_path: str, revision: str | None = None, *, with_code: bool = False) -> Path:
+def resolve_model(
+    model_id_or_path: str, revision: str | None = None, *, with_code: bool = False, weights: bool = True
+) -> Path:
     """Return the local folder of a model: an existing folder as it is, else downloaded from a hub.
 
-    A bare `owner/name` means `hf:`. Only safetensors weights, JSON, templates and tokenizer files are fetched; Python
-    files only when `with_code`.
+    A bare `owner/name` means `hf:`. Only safetensors weights (unless not `weights`), JSON, templates and tokenizer files
+    are fetched; Python files only when `with_code`.
 
     Raises:
         ConfigError: no such folder, a wrong id, or a hub out of reach with nothing cached.
@@ -156,7 +159,8 @@ def resolve_model(model_id_or_path: str, revision: str | None = None, *, with_co
         )
     if revision is not None:
         name = parse_hub_id(f"{name.hub}:{name.repository}@{revision}")
-    root, _ = _fetch(name, "model", MODEL_PATTERNS + (("*.py",) if with_code else ()), _MODEL_LEFT_OUT)
+    left_out = _MODEL_LEFT_OUT if weights else (*_MODEL_LEFT_OUT, _WEIGHTS)
+    root, _ = _fetch(name, "model", MODEL_PATTERNS + (("*.py",) if with_code else ()), left_out)
     if not (root / "config.json").is_file():
         raise ConfigError(f"{name} has no config.json: it is no model", fix="check the name on the hub")
     return root

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
@@ -108,6 +108,22 @@ def load_model(
         mark_quantized(model, quantization)
         return model.eval()
     return model.to(device).eval()
+
+
+def outline_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Build a model without its weights from `config.json` alone: every shape, no number (device `meta`).
+
+    Raises:
+        ModelError: no config, an architecture that transformers does not have, or remote code that was not asked for.
+    """
+    _check_config(folder, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, RuntimeError, KeyError, ImportError, TypeError) as error:
+        raise ModelError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
+    return model
 
 
 def _check_config(folder: Path, *, trust_remote_code: bool) -> None:

@@ -20,7 +20,7 @@ from actune.config.load import dump_settings
 from actune.config.run_folder import QUARANTINE, check_folder, discard_failed_start, open_folder, read_run, write_run
 from actune.config.servers import serving_notices
 from actune.config.settings import Settings
-from actune.core.errors import ConfigError
+from actune.core.errors import ConfigError, MissingExtraError
 from actune.core.parts import read_weights
 from actune.core.values import read_variables
 from actune.data.choose import choose_rows
@@ -77,6 +77,7 @@ def sft(settings: Settings, *, opened: bool = False, started: float | None = Non
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         job = prepare_job(settings, console, opened=opened)
         if settings.output.dry_run:
+            _show_plan(job, console)
             return 0
         # Importing torch takes seconds, in which Ctrl-C can come as well.
         with discard_failed_start(job.folder, resume=settings.output.resume is not None):
@@ -92,6 +93,8 @@ def sft(settings: Settings, *, opened: bool = False, started: float | None = Non
         with ranks.together("preparing the data"):
             if ranks.leads:
                 shared_job = prepare_job(settings, console)
+                if settings.output.dry_run:
+                    _show_plan(shared_job, console)
         code = 0 if settings.output.dry_run else _train(settings, shared_job, ranks, console)
     finally:
         ranks.close()
@@ -118,8 +121,7 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         check_folder(folder, resume=output.resume is not None, overwrite=output.overwrite)
         if output.resume not in (None, "auto") and not Path(output.resume).is_dir():
             raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
-    require_extras(settings)
-    require_trackers(settings.monitor.report_to)
+    _check_packages(settings, console)
     model_dir = find_model(settings)
     writing = make_writing(settings, model_dir, date)
     encoder = writing.encoder
@@ -182,6 +184,23 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     )
 
 
+def _check_packages(settings: Settings, console: Console) -> None:
+    """Check that what the run needs is installed; a dry run may plan for another machine."""
+    try:
+        require_extras(settings)
+        require_trackers(settings.monitor.report_to)
+    except MissingExtraError as error:
+        if not settings.output.dry_run:
+            raise
+        console.print(f"note: {error.message}: {error.fix}", markup=False)
+
+
+def _show_plan(job: Job, console: Console) -> None:
+    from actune.recipes.plan import show_plan  # imports torch
+
+    show_plan(job.settings, job.prepared, job.monitor.held_out, job.model_dir, console)
+
+
 def find_model(settings: Settings) -> Path:
     """Return the local folder of the model of a run, downloaded if need be.
 
@@ -189,8 +208,11 @@ def find_model(settings: Settings) -> Path:
         ConfigError: there is none, or the folder holds no model that can be trained.
     """
     model = settings.model
-    folder = resolve_model(model.model_id_or_path, model.model_revision, with_code=model.trust_remote_code)
-    refuse_no_model(folder, weights=not settings.output.dry_run)
+    weights = not settings.output.dry_run
+    folder = resolve_model(
+        model.model_id_or_path, model.model_revision, with_code=model.trust_remote_code, weights=weights
+    )
+    refuse_no_model(folder, weights=weights)
     return folder
 
 

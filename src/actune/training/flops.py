@@ -12,7 +12,6 @@ first layer's input counts, also where nothing below is trained.
 from __future__ import annotations
 
 import functools
-import re
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,39 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from actune.config.gpus import find_device
 from actune.data.pack import Batch
 from actune.modeling.adapters import unwrap
 
-# Dense bf16 and fp16 products with fp32 sums, FLOP/s, from the data sheets of NVIDIA (figures "with sparsity" halved)
-# and AMD, for one device as torch counts them (half of an MI250X). The first name whose words stand in the device's
-# counts: an "RTX A1000" is no A100, and a name that is not here is measured.
-_PEAKS = (
-    ("GB200", 2500e12),
-    ("B200", 2250e12),
-    ("GH200", 989.4e12),
-    ("H200", 989.4e12),
-    ("H100 PCIe", 756e12),
-    ("H100 NVL", 835e12),
-    ("H100", 989.4e12),
-    ("H800", 989.4e12),
-    ("H20", 148e12),
-    ("A100", 312e12),
-    ("A800", 312e12),
-    ("L40S", 362e12),
-    ("L40", 181e12),
-    ("L4", 121e12),
-    ("RTX 6000 Ada", 364e12),
-    ("RTX 4090", 165.2e12),
-    ("RTX 3090", 71e12),
-    ("RTX A6000", 154.8e12),
-    ("A10", 125e12),
-    ("V100", 125e12),
-    ("T4", 65e12),
-    ("MI300X", 1307.4e12),
-    ("MI250X", 191.5e12),
-)
-# Their tensor cores know no bf16.
-_NO_BF16 = ("V100", "T4")
 # Measuring takes about this long.
 _SECONDS = 0.1
 _SIZE = {"cpu": 768}
@@ -86,8 +56,11 @@ class Flops:
     trims: bool
 
     @classmethod
-    def of(cls, model: nn.Module, *, fused: bool) -> Flops:
-        """Read the numbers off a model as it is trained; `fused`: the fused decoder computes it."""
+    def of(cls, model: nn.Module, *, fused: bool, backward: bool = True) -> Flops:
+        """Read the numbers off a model as it is trained; `fused`: the fused decoder computes it.
+
+        Without `backward` only the forward pass is counted, as in an evaluation.
+        """
         inner = unwrap(model)
         config = inner.config.get_text_config()
         head = inner.get_output_embeddings()
@@ -97,7 +70,7 @@ class Flops:
         layers = int(config.num_hidden_layers)
         token = position = last = 0
         for name, module in inner.named_modules():
-            cost = _cost_of_module(name, module, config)
+            cost = _cost_of_module(name, module, config, backward=backward)
             if prefix and (name == prefix or name.startswith(f"{prefix}.")):
                 position += cost
                 continue
@@ -109,7 +82,7 @@ class Flops:
         return cls(
             token=token,
             position=position,
-            pair=12 * heads * width,
+            pair=(12 if backward else 4) * heads * width,
             windows=_read_windows(config, layers),
             last=last,
             trims=fused,
@@ -146,9 +119,9 @@ def find_peak(device: torch.device, dtype: torch.dtype, *, given: float | None) 
         return Peak(rate=given * 1e12, known=True, source="as set by device_peak_tflops") if given else None
     if device.type != "cpu" and dtype in (torch.bfloat16, torch.float16):
         name = str(getattr(torch.get_device_module(device).get_device_properties(device), "name", ""))
-        found = next(((part, rate) for part, rate in _PEAKS if re.search(rf"\b{re.escape(part)}\b", name)), None)
-        if found is not None and not (dtype == torch.bfloat16 and found[0] in _NO_BF16):
-            return Peak(rate=found[1], known=True, source=f"the data sheet of {name}, dense {_say(dtype)}")
+        found = find_device(name)
+        if found is not None and (found.bf16 or dtype != torch.bfloat16):
+            return Peak(rate=found.half * 1e12, known=True, source=f"the data sheet of {name}, dense {_say(dtype)}")
     rate = _measure_rate(device, dtype, torch.get_num_threads())
     return Peak(rate=rate, known=False, source=f"the rate of one {_say(dtype)} matrix product measured here")
 
@@ -173,22 +146,25 @@ def _measure_rate(device: torch.device, dtype: torch.dtype, threads: int) -> flo
     return 2 * size**3 / best
 
 
-def _cost_of_module(name: str, module: nn.Module, config: object) -> int:
+def _cost_of_module(name: str, module: nn.Module, config: object, *, backward: bool) -> int:
     """Return the cost of a token in the weights that lie in a module itself."""
+
+    def factor(weight: torch.Tensor) -> int:
+        return 2 if not backward else 6 if weight.requires_grad else 4
+
     if isinstance(module, nn.Linear):  # 4-bit weights are stored in another shape
-        return module.in_features * module.out_features * (6 if module.weight.requires_grad else 4)
+        return module.in_features * module.out_features * factor(module.weight)
     if isinstance(module, nn.Embedding) or name.endswith(
         ("lora_embedding_A", "tokens_delta")
     ):  # looked up, not multiplied
         return 0
     cost = 0
     for weight in module.parameters(recurse=False):
-        factor = 6 if weight.requires_grad else 4
         if weight.ndim == 2:
-            cost += weight.numel() * factor
+            cost += weight.numel() * factor(weight)
         elif weight.ndim == 3 and weight.shape[0] > 1:  # experts: each token goes through some of them
             chosen = int(getattr(config, "num_experts_per_tok", None) or weight.shape[0])
-            cost += weight.numel() // weight.shape[0] * min(chosen, weight.shape[0]) * factor
+            cost += weight.numel() // weight.shape[0] * min(chosen, weight.shape[0]) * factor(weight)
     return cost
 
 

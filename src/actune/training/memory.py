@@ -20,7 +20,7 @@ from actune.modeling.adapters import unwrap
 from actune.modeling.head import chunk_bytes
 
 # Share of the device that may be planned for; the rest is fragmentation, workspace and other programs.
-_USABLE = 0.85
+USABLE = 0.85
 # Tokens of a forward pass: fewer leave products small (CPU) or kernels short, more gain nothing.
 _LEAST_TOKENS = 4096
 _MOST_TOKENS = {"cpu": 16384}
@@ -33,10 +33,11 @@ _CPU_ROOM = 2**30
 class StepMemory:
     """Bytes of a step.
 
-    `fixed`: weights, and for each trained number gradient and two AdamW moments (fp32: 12 bytes). `layer`: kept by the
-    backward pass of one layer for each token; `layers`: how many there are; `hidden`: the input of one layer, for each
-    token; `in_flight`: layers kept whole at once where they are recomputed. `position`: logits, their exponentials and gradient (fp32) for each supervised position, of which `positions`
-    exist at once at most (0: all).
+    `fixed`: weights, for each trained number gradient and two AdamW moments (fp32: 12 bytes), and copies of weights that
+    exist through a forward pass. `layer`: kept by the backward pass of one layer for each token; `layers`: how many there are;
+    `hidden`: the input of one layer, for each token; `in_flight`: layers kept whole at once where they are recomputed.
+    `position`: logits, their exponentials and gradient (fp32) for each supervised position, of which `positions` exist at
+    once at most (0: all).
     """
 
     fixed: int
@@ -48,8 +49,18 @@ class StepMemory:
     in_flight: float
 
     @classmethod
-    def of(cls, model: nn.Module, *, compute: torch.dtype, fused: bool, dropout: bool) -> StepMemory:
+    def of(
+        cls,
+        model: nn.Module,
+        *,
+        compute: torch.dtype,
+        fused: bool,
+        dropout: bool,
+        device: torch.device | None = None,
+    ) -> StepMemory:
         """Read the numbers off a model; `fused`: its layers are computed by `actune.modeling.fused`.
+
+        `device`: where the step is computed; unless given, where the model lies.
 
         A layer keeps, in numbers of the compute dtype (h: hidden, f: intermediate, q and k: width of queries and keys):
         fused 2 h + 2 q + 2 k + q + k + 2 f (its input, query, key, value, attended, raw query and key, the middle residual,
@@ -65,6 +76,8 @@ class StepMemory:
             layer.get_base_layer() for layer in model.modules() if isinstance(layer, TrainableTokensLayer)
         ]
         copies = sum(2 * layer.weight.numel() * layer.weight.element_size() for layer in copied)
+        if not adapted:
+            copies += compute.itemsize * _count_cast(model, compute)
         hidden = int(config.hidden_size)
         wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         heads = int(getattr(config, "num_attention_heads", None) or 1)
@@ -76,7 +89,7 @@ class StepMemory:
         else:
             layer = (16 * hidden + 4 * wide) * compute.itemsize * (2 if adapted else 1)
         vocabulary = int(config.vocab_size)
-        device = next(model.parameters()).device
+        device = device or next(model.parameters()).device
         return cls(
             fixed=sum(_count(weight) * weight.element_size() for weight in weights) + 12 * trained + copies,
             layer=layer,
@@ -104,6 +117,22 @@ def _count(weight: torch.Tensor) -> int:
     return weight.to_local().numel() if isinstance(weight, DTensor) else weight.numel()
 
 
+def _count_cast(model: nn.Module, compute: torch.dtype) -> int:
+    """Count the numbers of the matrices that autocast casts to the compute dtype.
+
+    Their copies stay until the forward pass ends, and the backward pass reads them. They are whole also where weights are
+    spread over processes.
+    """
+    found = {
+        id(weight): weight.numel()
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding)  # rows are looked up as they are
+        for weight in module.parameters(recurse=False)
+        if weight.ndim > 1 and weight.element_size() > compute.itemsize
+    }
+    return sum(found.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """`tokens` of a forward pass at most (a longer row has one of its own), and whether activations are recomputed.
@@ -118,15 +147,22 @@ class MemoryPlan:
 
 
 def plan_memory(
-    settings: Settings, memory: StepMemory, *, device: torch.device, longest: int, supervised: float
+    settings: Settings,
+    memory: StepMemory,
+    *,
+    device: torch.device,
+    longest: int,
+    supervised: float,
+    size: int | None = None,
 ) -> MemoryPlan:
     """Choose the tokens of a forward pass and setting `gradient_checkpointing`, from sizes alone.
 
     `longest`: tokens of the longest row; `supervised`: share of the tokens that are. What is free at the moment is not
-    looked at: dropout depends on how rows are split, and a resumed run has to split them as before.
+    looked at: dropout depends on how rows are split, and a resumed run has to split them as before. `size`: bytes of an
+    accelerator that is not there; unless given, what torch says of this one.
     """
     setting, wanted = settings.training.gradient_checkpointing, settings.training.micro_batch_tokens
-    room = _measure_room(device)
+    room = _measure_room(device) if size is None else int(USABLE * size)
     most = _MOST_TOKENS.get(device.type, _MOST_TOKENS_DEVICE)
 
     def total(tokens: int, *, recompute: bool) -> int:
@@ -168,7 +204,7 @@ def _measure_room(device: torch.device) -> int | None:
         _, total = torch.accelerator.get_memory_info(device)
     except (RuntimeError, AttributeError, NotImplementedError):
         return None
-    return int(_USABLE * total)
+    return int(USABLE * total)
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:

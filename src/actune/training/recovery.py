@@ -194,9 +194,18 @@ def explain_update(error: BaseException, *, step: int) -> TrainingError:
 
 
 def list_relief(
-    model: nn.Module, settings: Settings, *, tokens: int, supervised: int, fused: bool = False
+    model: nn.Module,
+    settings: Settings,
+    *,
+    tokens: int,
+    supervised: int,
+    fused: bool = False,
+    recompute: bool | None = None,
 ) -> list[str]:
-    """Say what would free about how much in a step that holds one row, by the byte model of a step."""
+    """Say what would free about how much in a step that holds one row, by the byte model of a step.
+
+    `recompute`: whether activations are recomputed; unless given, whether the model's own layers are set to that.
+    """
     inner = unwrap(model)
     full = settings.tuning.sft_type == "full"
     compute = next(model.parameters()).dtype
@@ -205,23 +214,26 @@ def list_relief(
         memory = StepMemory.of(model, compute=kind, fused=fused, dropout=settings.tuning.lora_dropout_p > 0)
         return memory.total(tokens=tokens, supervised=supervised, recompute=recompute) - memory.fixed
 
-    activations, logits = estimate(tokens, 0), estimate(0, supervised)
+    recomputes = recompute
+    if recomputes is None:
+        recomputes = any(getattr(module, "gradient_checkpointing", False) for module in inner.modules())
+    activations, logits = estimate(tokens, 0, recompute=recomputes), estimate(0, supervised)
     found = []
-    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in inner.modules())
     if not recomputes and inner.supports_gradient_checkpointing:
         kept = estimate(tokens, 0, recompute=True)
         found.append(("--gradient_checkpointing true", activations - kept))
     found.append((f"--max_length {tokens // 2} (leaves longer rows out)", (activations + logits) // 2))
     if compute == torch.float32 and settings.model.dtype == "fp32":
-        halved = activations - estimate(tokens, 0, torch.bfloat16)
+        halved = activations - estimate(tokens, 0, torch.bfloat16, recompute=recomputes)
         stored = 0 if full else sum(weight.numel() * 2 for weight in model.parameters() if not weight.requires_grad)
         found.append(("--dtype bf16", halved + stored))
     if full:
         found.append(("--sft_type lora", 12 * sum(weight.numel() for weight in model.parameters())))
     elif not fused and settings.tuning.lora_target_modules != ("DEFAULT",):
         found.append(("--lora_target_modules DEFAULT (fewer layers keep their input), at most", activations // 2))
-    return [f"{name}: about {_say_bytes(size)}" for name, size in found if size > 0]
+    return [f"{name}: about {say_bytes(size)}" for name, size in found if size > 0]
 
 
-def _say_bytes(size: int) -> str:
+def say_bytes(size: int) -> str:
+    """Write bytes for people."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -59,8 +59,13 @@ def _is_filled(model: nn.Module, device: torch.device) -> bool:
         _, total = torch.accelerator.get_memory_info(device)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
+    return fills_device(model, total)
+
+
+def fills_device(model: nn.Module, size: int) -> bool:
+    """Whether that would take too much of a device of so many bytes."""
     needed = sum(weight.numel() * (_BYTES if weight.requires_grad else 4) for weight in model.parameters())
-    return needed > _FIXED_SHARE * total
+    return needed > _FIXED_SHARE * size
 
 
 def shard(model: PreTrainedModel, ranks: Ranks) -> None:
