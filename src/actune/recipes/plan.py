@@ -24,7 +24,6 @@ from actune.render.tree import TokenTree
 from actune.training.dealing import plan_run
 from actune.training.estimate import (
     EFFICIENCY_CPU,
-    SMALL_PASS,
     Device,
     Estimate,
     Span,
@@ -84,7 +83,7 @@ def plan_devices(settings: Settings, work: Workload, model_dir: Path, *, process
     """Yield the plan for each device that is named, else for the one that is here."""
     outlines: dict[tuple[str, bool], Outline] = {}
     for device in [_name_device(settings, parse_gpu(name)) for name in settings.output.plan_gpu] or [
-        _find_device(settings)
+        find_here(settings)
     ]:
         key = (device.dtype, device.cpu)
         if key not in outlines:
@@ -106,7 +105,7 @@ def _name_device(settings: Settings, gpu: Gpu) -> Device:
     return device
 
 
-def _find_device(settings: Settings) -> Device:
+def find_here(settings: Settings) -> Device:
     """Return the accelerator of this machine, else its CPU, with the rate of one product measured where none is known."""
     device = pick_device()
     dtype = pick_dtype(settings.model.dtype, device)
@@ -123,7 +122,7 @@ def _find_device(settings: Settings) -> Device:
             rate=rate,
             bandwidth=0.0,
             source=source,
-            efficiency=EFFICIENCY_CPU,
+            efficiency=EFFICIENCY_CPU[_NAMES[dtype]],
             cpu=True,
         )
     try:
@@ -267,8 +266,6 @@ def _list_notes(settings: Settings, planned: Sequence[Planned]) -> Iterator[str]
                 f"{name} multiplies no bf16 numbers: fp32 products at {gpu.single:g} TFLOP/s are planned; --dtype fp16 has "
                 f"{gpu.half:g}"
             )
-        if not found.device.cpu and found.steps.laid_out / max(1, found.steps.passes) < SMALL_PASS:
-            yield f"{name}: forward passes of fewer than {SMALL_PASS:,} tokens; such a run is slower than estimated"
     if (reason := planned[0].model.unfused) and settings.tuning.sft_type == "lora":
         yield f"the model's own forward pass computes its layers: {reason}"
 

@@ -24,16 +24,17 @@ from actune.training.workload import Steps, count_evaluation, count_steps
 # Share of the peak that products of a whole step reach, what is computed again included. Accelerators: published
 # single-device runs, docs/planning.md; CPU: share of one measured product, benchmarks/plan.py.
 EFFICIENCY = (0.35, 0.60)
-EFFICIENCY_CPU = (0.35, 0.75)
+EFFICIENCY_CPU = {"fp32": (0.35, 0.85), "bf16": (0.20, 0.60)}
 # Bytes of an update for each trained number: AdamW reads weight, gradient and two moments and writes weight and moments.
 _UPDATE = 28
 # Reading weights and writing checkpoints: a solid-state disk. Start of the process: libraries, trials on the model.
 _DISK = 1e9
 _START, _START_CPU = 20.0, 5.0
 # Resident on the CPU before a model is loaded: Python, torch, transformers, peft (benchmarks/plan.py).
-_LIBRARIES_CPU = int(0.75 * 2**30)
-# Fewer tokens in a forward pass than this leave an accelerator waiting for the next kernel.
-SMALL_PASS = 2048
+_LIBRARIES_CPU = 2**29
+# Seconds that one layer takes at least, forward and backward, however few tokens: an accelerator waits for the program that
+# feeds it. From the shortest rows of published runs by a model's own layers (docs/planning.md); of 4-bit layers more.
+_LAYER_SECONDS, _LAYER_SECONDS_4_BITS = 0.005, 0.012
 # Share of a device that weights, gradients and moments should leave room for activations in.
 _FIXED_SHARE = 0.6
 
@@ -307,6 +308,9 @@ def estimate_time(
     moved = _UPDATE * model.trained / parts + passes
     still = moved / device.bandwidth if device.bandwidth else 0.0
     step = compute(steps.training + (steps.again if recompute else 0)) + Span(least=still, most=still)
+    if not device.cpu:
+        layer = _LAYER_SECONDS_4_BITS if model.quantized else _LAYER_SECONDS
+        step = replace(step, most=max(step.most, steps.passes * model.memory.layers * layer))
     saved = 12 * model.trained / _DISK
     saves = saved * count_times(steps.steps, output.save_steps or steps.steps)
     start = (_START_CPU if device.cpu else _START) + 2 * model.weights / _DISK

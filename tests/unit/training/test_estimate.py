@@ -113,7 +113,7 @@ def test_time_by_hand(kit, folder):
     found = look(folder, settings)
     rows = [kit.build_line(24, seed=1, targets=9), kit.build_line(24, seed=2, targets=9)]
     work = Workload.of(rows, rows[:1])
-    device = Device(name="d", dtype="fp32", size=2**30, rate=1e9, bandwidth=1e9, source="", efficiency=(0.25, 0.5))
+    device = Device(name="d", dtype="fp32", size=2**30, rate=1e8, bandwidth=1e9, source="", efficiency=(0.25, 0.5))
     plan = estimate(settings, found, work, device, processes=1)
     tokens, positions = 23, 9
     dense = (
@@ -123,13 +123,23 @@ def test_time_by_hand(kit, folder):
     row = dense + found.training.pair * pairs
     update = 28 * found.trained / 1e9
     assert plan.steps.training == 2 * row
-    assert plan.time.step.least == pytest.approx(2 * row / 5e8 + update)
-    assert plan.time.step.most == pytest.approx(2 * row / 2.5e8 + update)
+    assert plan.time.step.least == pytest.approx(2 * row / 5e7 + update)
+    assert plan.time.step.most == pytest.approx(2 * row / 2.5e7 + update)
     assert plan.time.training.most == pytest.approx(3 * plan.time.step.most)
     # After step 2 and at the end; forward is a third or half of it.
-    assert plan.time.evaluations.least == pytest.approx(2 * _forward(found, tokens, positions) / 5e8)
+    assert plan.time.evaluations.least == pytest.approx(2 * _forward(found, tokens, positions) / 5e7)
     assert plan.time.saves.least == pytest.approx(12 * found.trained / 1e9)
     assert plan.rates == (pytest.approx(46 / plan.time.step.most), pytest.approx(46 / plan.time.step.least))
+
+
+def test_short_forward_passes_wait_for_the_program_that_feeds_the_device(kit, folder):
+    settings = kit.build_settings(training={"batch_size": 1, "gradient_accumulation_steps": 2, "packing": False})
+    plan = estimate(
+        settings, look(folder, settings), Workload.of([kit.build_line(20, seed=1)] * 4), H100, processes=1
+    )
+    # Two rows a step, each a forward pass of its own, two layers of at least 5 ms.
+    assert plan.time.step.most == pytest.approx(2 * 2 * 0.005)
+    assert plan.time.step.least < 1e-3
 
 
 def _forward(found, tokens, positions):
