@@ -164,7 +164,7 @@ def predict(name: str) -> dict[str, float]:
         device = replace(find_here(settings), rate=measure_rate(settings))
         compute = torch.bfloat16 if device.dtype == "bf16" else torch.float32
         model = outline(settings, Path(folder), compute=compute, device=device.kind)
-    plan = estimate(settings, model, Workload.of(rows), device, processes=1)
+    plan = estimate(settings, model, Workload.of(settings, rows), device)
     assert plan.time is not None
     again = plan.steps.again if plan.plan.recompute else 0
     return {
@@ -308,7 +308,7 @@ def show_profiles() -> None:
             config.save_pretrained(folder)
             model = outline(settings, Path(folder), compute=torch.bfloat16, device=device.kind)
         for length, (size, seconds) in lengths.items():
-            plan = estimate(settings, model, Workload.of([make_row(length)] * 8), device, processes=1)
+            plan = estimate(settings, model, Workload.of(settings, [make_row(length)] * 8), device)
             assert plan.time is not None
             memory, step = plan.memory.total / 1e9, plan.time.step
             print(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from actune.config.gpus import GPUS
 from actune.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,10 +18,11 @@ PAIRS = [
     ("docs/methods.md", "docs/methods.zh.md"),
     ("docs/monitoring.md", "docs/monitoring.zh.md"),
     ("docs/mixing.md", "docs/mixing.zh.md"),
+    ("docs/planning.md", "docs/planning.zh.md"),
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.
-OTHER_FLAGS = {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank"}
+OTHER_FLAGS = {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank", "published"}
 HELP = ROOT / "src" / "actune" / "cli" / "pages"
 
 
@@ -78,3 +80,10 @@ def test_links_lead_somewhere(page):
     assert targets
     missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", ["docs/planning.md", "docs/planning.zh.md"])
+def test_the_table_of_devices_is_the_one_that_is_planned_with(page):
+    rows = [line.strip("| ").split(" | ") for line in read(page).splitlines() if line.count(" | ") == 5]
+    shown = {cells[0]: [float(cell.split()[0]) for cell in cells[1:5]] for cells in rows if cells[1][0].isdigit()}
+    assert shown == {gpu.name: [gpu.memory, gpu.half, gpu.single, gpu.bandwidth] for gpu in GPUS}

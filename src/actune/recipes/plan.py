@@ -21,7 +21,6 @@ from actune.data.prepare import Prepared
 from actune.modeling.load import pick_device, pick_dtype
 from actune.modeling.products import fast_products
 from actune.render.tree import TokenTree
-from actune.training.dealing import plan_run
 from actune.training.estimate import (
     EFFICIENCY_CPU,
     Device,
@@ -64,10 +63,15 @@ def show_plan(
         ModelError: the config describes no model that can be trained.
         ConfigError: a setting does not fit the model, or a device is not known.
     """
-    work = Workload.of(prepared.train, (*prepared.validation, *held_out))
-    processes = settings.output.plan_processes or int(os.environ.get("WORLD_SIZE", "1"))
-    planned = list(plan_devices(settings, work, model_dir, processes=processes))
-    console.print(_draw_run(settings, work, planned[0], processes))
+    work = Workload.of(
+        settings,
+        prepared.train,
+        (*prepared.validation, *held_out),
+        processes=settings.output.plan_processes or int(os.environ.get("WORLD_SIZE", "1")),
+        sizes=prepared.train.sizes(),
+    )
+    planned = list(plan_devices(settings, work, model_dir))
+    console.print(_draw_run(work, planned[0]))
     size = max(1, (console.width - _LABEL) // _COLUMN)
     for first in range(0, len(planned), size):
         console.print(_draw_devices(planned[first : first + size]))
@@ -75,11 +79,11 @@ def show_plan(
         console.print(f"note: {line}", markup=False)
     if settings.output.plan_file is not None:
         path = Path(settings.output.plan_file)
-        atomic_text(path, json.dumps(dump_plan(settings, work, planned), indent=1) + "\n")
+        atomic_text(path, json.dumps(dump_plan(work, planned), indent=1) + "\n")
         console.print(f"Plan: {path}", markup=False)
 
 
-def plan_devices(settings: Settings, work: Workload, model_dir: Path, *, processes: int) -> Iterator[Planned]:
+def plan_devices(settings: Settings, work: Workload, model_dir: Path) -> Iterator[Planned]:
     """Yield the plan for each device that is named, else for the one that is here."""
     outlines: dict[tuple[str, bool], Outline] = {}
     for device in [_name_device(settings, parse_gpu(name)) for name in settings.output.plan_gpu] or [
@@ -88,7 +92,7 @@ def plan_devices(settings: Settings, work: Workload, model_dir: Path, *, process
         key = (device.dtype, device.cpu)
         if key not in outlines:
             outlines[key] = outline(settings, model_dir, compute=_DTYPES[device.dtype], device=device.kind)
-        found = estimate(settings, outlines[key], work, device, processes=processes)
+        found = estimate(settings, outlines[key], work, device)
         relief: list[str] = []
         if found.verdict in ("tight", "does not fit"):
             relief = relieve(settings, outlines[key], found, work)
@@ -148,23 +152,25 @@ def _measure_memory() -> int | None:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _draw_run(settings: Settings, work: Workload, first: Planned, processes: int) -> Table:
+def _draw_run(work: Workload, first: Planned) -> Table:
     """Return what is the same on every device."""
-    run, model = plan_run(settings, rows=len(work.train), ranks=processes), first.model
-    steps = first.found.steps
+    run, model, steps = work.run, first.model, first.found.steps
     table = Table(title="Plan", title_justify="left", box=box.SIMPLE_HEAD, show_header=False, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, min_width=_LABEL)
     table.add_column(overflow="fold")
-    table.add_row("rows", f"{len(work.train):,}, {run.total / len(work.train):,.2f} epochs of them: {run.total:,}")
+    table.add_row("rows", f"{len(work.train):,}, {run.total / run.rows:,.2f} epochs of them")
     table.add_row("tokens", f"{work.tokens:,}, of them supervised {work.supervised_tokens:,} ({work.share:.0%})")
     table.add_row("longest row", f"{work.longest:,} tokens")
     table.add_row(
-        "steps", f"{run.steps:,} of {run.size:,} rows, about {steps.tokens:,.0f} tokens; {_count(processes, 'process')}"
+        "steps",
+        f"{run.steps:,} of {run.size:,} {run.unit}, about {steps.tokens:,.0f} tokens; "
+        f"{_count(work.processes, 'process')}",
     )
     share = model.trained / model.weights
     kinds = "4 bits, " if model.quantized else ""
     table.add_row("model", f"{model.kind}, {model.weights:,} weights ({kinds}trained: {model.trained:,}, {share:.2%})")
-    table.add_row("operations", f"{steps.training * processes / max(1, steps.tokens) / 1e9:,.2f} GFLOP a token")
+    operations = steps.training * work.processes / max(1, steps.tokens)
+    table.add_row("operations", f"{operations / 1e9:,.2f} GFLOP a token")
     return table
 
 
@@ -296,20 +302,19 @@ def _no_bf16(settings: Settings) -> list[Gpu]:
 # --- as JSON ----------------------------------------------------------------------------------------------------------
 
 
-def dump_plan(settings: Settings, work: Workload, planned: Sequence[Planned]) -> dict[str, Any]:
+def dump_plan(work: Workload, planned: Sequence[Planned]) -> dict[str, Any]:
     """Return the plan as JSON; sizes in bytes, times in seconds (least, most)."""
-    first = planned[0]
-    run = plan_run(settings, rows=len(work.train), ranks=first.found.processes)
+    run = work.run
     return {
         "version": _VERSION,
         "rows": len(work.train),
-        "rows_in_all": run.total,
+        "epochs": run.total / run.rows,
         "tokens": work.tokens,
         "supervised_tokens": work.supervised_tokens,
         "longest_row": work.longest,
         "steps": run.steps,
-        "rows_per_step": run.size,
-        "processes": first.found.processes,
+        f"{run.unit}_per_step": run.size,
+        "processes": work.processes,
         "devices": [_dump_device(one) for one in planned],
     }
 

@@ -13,6 +13,7 @@ import torch
 
 from actune.config.gpus import Gpu
 from actune.config.settings import Settings
+from actune.data.pack import RunPlan
 from actune.render.tree import TokenTree
 from actune.training.dealing import Dealer, plan_run
 from actune.training.memory import USABLE, MemoryPlan, StepMemory, plan_memory
@@ -162,11 +163,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The rows of a run: those trained, and those evaluated beside.
+    """What a run computes, whatever the device: `run` says which rows its steps take.
 
-    `tokens`, `supervised_tokens`: of all trained rows; `longest`: tokens of the longest.
+    `train`: its rows; `evaluated`: those evaluated beside; `tokens`, `supervised_tokens`: of all trained rows; `longest`:
+    tokens of the longest.
     """
 
+    processes: int
+    run: RunPlan
     train: Sequence[TokenTree]
     evaluated: Sequence[TokenTree]
     tokens: int
@@ -174,15 +178,25 @@ class Workload:
     longest: int
 
     @classmethod
-    def of(cls, train: Sequence[TokenTree], evaluated: Sequence[TokenTree] = ()) -> Workload:
-        """Count the rows, each looked at once."""
-        sizes = [(len(tree), len(tree.target_ids)) for tree in train]
+    def of(
+        cls,
+        settings: Settings,
+        train: Sequence[TokenTree],
+        evaluated: Sequence[TokenTree] = (),
+        *,
+        processes: int = 1,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> Workload:
+        """Plan the steps and count the rows; `sizes`: tokens and supervised tokens of each, where they are known."""
+        known = sizes if sizes is not None else [(len(tree), len(tree.target_ids)) for tree in train]
         return cls(
+            processes=processes,
+            run=plan_run(settings, rows=len(train), ranks=processes, trees=train),
             train=train,
             evaluated=evaluated,
-            tokens=sum(size for size, _ in sizes),
-            supervised_tokens=sum(count for _, count in sizes),
-            longest=max(size for size, _ in sizes),
+            tokens=sum(size for size, _ in known),
+            supervised_tokens=sum(count for _, count in known),
+            longest=max(size for size, _ in known),
         )
 
     @property
@@ -191,43 +205,38 @@ class Workload:
         return self.supervised_tokens / max(1, self.tokens)
 
 
-def estimate(settings: Settings, model: Outline, work: Workload, device: Device, *, processes: int) -> Estimate:
+def estimate(settings: Settings, model: Outline, work: Workload, device: Device) -> Estimate:
     """Estimate memory and time of a run. The outline has the compute dtype and the kind of the device."""
-    run = plan_run(settings, rows=len(work.train), ranks=processes)
-    sharded = wants_shards(settings, model, device, processes=processes)
-    memory = spread(model, processes) if sharded else model.memory
+    sharded = wants_shards(settings, model, device, processes=work.processes)
+    parts = work.processes if sharded else 1
+    memory = spread(model, parts) if sharded else model.memory
     plan = plan_memory(
         settings, memory, device=device.kind, longest=work.longest, supervised=work.share, size=device.size
     )
-    share = settings.training.share_prefixes
-    dealer = Dealer(ranks=processes, packed=settings.training.packing, share=share)
-    steps = count_steps(run, work.train, dealer, budget=plan.tokens, training=model.training, forward=model.forward)
-    evaluation = count_evaluation(
-        work.evaluated, dealer, budget=plan.tokens, training=model.training, forward=model.forward
+    dealer = Dealer(
+        ranks=work.processes,
+        packed=settings.training.packing != "false",
+        share=settings.training.share_prefixes,
     )
+    training, forward = model.training, model.forward
+    steps = count_steps(work.run, work.train, dealer, budget=plan.tokens, training=training, forward=forward)
+    evaluation = count_evaluation(work.evaluated, dealer, budget=plan.tokens, training=training, forward=forward)
     # The longest row may lie in a step that was not laid out.
     peaks = (*steps.peaks, (work.longest, int(work.longest * work.share)))
-    parts = split_memory(model, memory, peaks, recompute=plan.recompute, processes=processes if sharded else 1)
+    full = split_memory(model, memory, peaks, recompute=plan.recompute, processes=parts)
     if device.cpu:
-        parts = replace(parts, libraries=_LIBRARIES_CPU)
-    seconds = estimate_time(
-        settings,
-        model,
-        steps,
-        device,
-        recompute=plan.recompute,
-        evaluation=evaluation,
-        parts=processes if sharded else 1,
-    )
+        full = replace(full, libraries=_LIBRARIES_CPU)
     return Estimate(
         device=device,
-        processes=processes,
+        processes=work.processes,
         sharded=sharded,
         plan=plan,
         steps=steps,
-        memory=parts,
-        verdict=judge(parts.total, device.size),
-        time=seconds,
+        memory=full,
+        verdict=judge(full.total, device.size),
+        time=estimate_time(
+            settings, model, steps, device, recompute=plan.recompute, evaluation=evaluation, parts=parts
+        ),
     )
 
 

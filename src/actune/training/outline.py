@@ -124,8 +124,8 @@ def _decide_fused(model: nn.Module, settings: Settings) -> tuple[bool, str]:
     tuning, training = settings.tuning, settings.training
     if tuning.sft_type == "full":
         return False, "all weights are trained"
-    if not training.fused or not training.packing:
-        return False, f"{'fused' if training.packing else 'packing'} is off"
+    if not training.fused or training.packing == "false":
+        return False, f"{'packing' if training.packing == 'false' else 'fused'} is off"
     if tuning.quant_bits:
         return False, "its linear layers lie in 4 bits"
     try:

@@ -60,10 +60,9 @@ def count_steps(
     found = [
         _count(dealer, plan.step(step), trees, budget=budget, training=training, forward=forward) for step in chosen
     ]
-    rows = sum(len(plan.step(step)) for step in chosen)
-    tokens = sum(len(trim(trees[row])) for step in chosen for row in plan.step(step))
-    # The last step may be smaller: means are those of a row, times the rows of the mean step.
-    share = plan.total / plan.steps / rows
+    rows = [row for step in chosen for row in plan.step(step)]
+    # The last step may be smaller: means are those of a row (or pack), times the rows of the mean step.
+    share = plan.total / plan.steps / sum(plan.consumed(step + 1) - plan.consumed(step) for step in chosen)
 
     def mean(values: Sequence[int]) -> float:
         return sum(values) * share
@@ -71,8 +70,8 @@ def count_steps(
     return Steps(
         steps=plan.steps,
         looked_at=len(chosen),
-        rows=plan.total / plan.steps,
-        tokens=mean([tokens]),
+        rows=mean([len(rows)]),
+        tokens=mean([len(trim(trees[row])) for row in rows]),
         laid_out=mean([max(sum(one.tokens for one in own) for own in step) for step in found]),
         passes=mean([max(len(own) for own in step) for step in found]),
         training=mean([max(sum(one.training for one in own) for own in step) for step in found]),

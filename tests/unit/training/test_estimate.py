@@ -14,8 +14,9 @@ from actune.modeling.freezing import freeze
 from actune.modeling.fused.trial import prepare_decoder
 from actune.modeling.isolation import prepare_packing
 from actune.modeling.targets import resolve_targets
+from actune.training import estimate as estimate_module
 from actune.training.dealing import Dealer
-from actune.training.estimate import Device, Span, Workload, count_times, estimate, judge, relieve
+from actune.training.estimate import Device, Span, Workload, count_times, judge, relieve
 from actune.training.flops import Flops
 from actune.training.memory import StepMemory
 from actune.training.outline import outline
@@ -24,6 +25,11 @@ from actune.training.workload import choose_steps, count_steps
 CPU = torch.device("cpu")
 META = torch.device("meta")
 H100 = Device.of(parse_gpu("H100"), "fp32")
+
+
+def estimate(settings, model, rows, device, *, processes=1, evaluated=()):
+    work = Workload.of(settings, rows, evaluated, processes=processes)
+    return estimate_module.estimate(settings, model, work, device)
 
 
 @pytest.fixture
@@ -93,8 +99,7 @@ def test_memory_by_hand(kit, folder):
     sizes = (32 + 64) + 2 * (32 + 32) + (64 + 32) + 2 * (32 + 48) + (48 + 32)
     assert found.trained == 4 * (2 * sizes + 128 + 32)
     assert found.stored == 4 * (found.weights + found.trained)
-    work = Workload.of([kit.build_line(20, seed=1, targets=8)])
-    plan = estimate(kit.build_settings(), found, work, H100, processes=1)
+    plan = estimate(kit.build_settings(), found, [kit.build_line(20, seed=1, targets=8)], H100)
     assert (plan.memory.gradients, plan.memory.moments) == (4 * found.trained, 8 * found.trained)
     assert plan.memory.copies == 0
     layer = 4 * (2 * 32 + 3 * 64 + 3 * 32 + 2 * 48)
@@ -112,9 +117,8 @@ def test_time_by_hand(kit, folder):
     )
     found = look(folder, settings)
     rows = [kit.build_line(24, seed=1, targets=9), kit.build_line(24, seed=2, targets=9)]
-    work = Workload.of(rows, rows[:1])
     device = Device(name="d", dtype="fp32", size=2**30, rate=1e8, bandwidth=1e9, source="", efficiency=(0.25, 0.5))
-    plan = estimate(settings, found, work, device, processes=1)
+    plan = estimate(settings, found, rows, device, evaluated=rows[:1])
     tokens, positions = 23, 9
     dense = (
         found.training.token * tokens + found.training.position * positions - found.training.last * (tokens - positions)
@@ -133,10 +137,8 @@ def test_time_by_hand(kit, folder):
 
 
 def test_short_forward_passes_wait_for_the_program_that_feeds_the_device(kit, folder):
-    settings = kit.build_settings(training={"batch_size": 1, "gradient_accumulation_steps": 2, "packing": False})
-    plan = estimate(
-        settings, look(folder, settings), Workload.of([kit.build_line(20, seed=1)] * 4), H100, processes=1
-    )
+    settings = kit.build_settings(training={"batch_size": 1, "gradient_accumulation_steps": 2, "packing": "false"})
+    plan = estimate(settings, look(folder, settings), [kit.build_line(20, seed=1)] * 4, H100)
     # Two rows a step, each a forward pass of its own, two layers of at least 5 ms.
     assert plan.time.step.most == pytest.approx(2 * 2 * 0.005)
     assert plan.time.step.least < 1e-3
@@ -155,7 +157,7 @@ def test_more_rows_rank_or_recomputation_cost_what_they_should(kit, folder):
     def plan(rows=rows, device=H100, processes=1, **training):
         tuning = {"lora_rank": training.pop("rank", 4)}
         settings = kit.build_settings(tuning=tuning, training=training)
-        return estimate(settings, look(folder, settings), Workload.of(rows), device, processes=processes)
+        return estimate(settings, look(folder, settings), rows, device, processes=processes)
 
     base = plan()
     assert plan(rows=rows * 2).time.training.least > 1.9 * base.time.training.least
@@ -167,7 +169,15 @@ def test_more_rows_rank_or_recomputation_cost_what_they_should(kit, folder):
     two = plan(processes=2)
     assert two.steps.rows == 2 * base.steps.rows
     assert two.time.training.least < 0.75 * base.time.training.least
-    assert plan(packing=False).steps.passes > base.steps.passes
+    assert plan(packing="false").steps.passes > base.steps.passes
+
+
+def test_a_step_of_packs_takes_the_rows_of_its_packs(kit, folder):
+    settings = kit.build_settings(training={"packing": "global", "num_train_epochs": 1}, data={"max_length": 40})
+    rows = kit.build_rows(24)
+    plan = estimate(settings, look(folder, settings), rows, H100)
+    assert plan.steps.rows > 4
+    assert plan.steps.rows * plan.steps.steps == pytest.approx(24)
 
 
 def test_steps_of_a_long_run_are_estimated_from_some_of_them(kit, folder):
@@ -206,26 +216,27 @@ def test_autocast_copies_of_weights_are_counted(kit, folder):
 def test_weights_are_spread_where_one_device_would_be_filled(kit, folder):
     settings = kit.build_settings(tuning={"sft_type": "full"})
     found = look(folder, settings)
-    work = Workload.of(kit.build_rows(12))
+    rows = kit.build_rows(12)
     small = replace(H100, size=20 * found.weights)
-    one, four = (estimate(settings, found, work, small, processes=count) for count in (1, 4))
+    one, four = (estimate(settings, found, rows, small, processes=count) for count in (1, 4))
     assert (one.sharded, four.sharded) == (False, True)
     assert four.memory.weights == one.memory.weights // 4
     assert four.memory.copies >= found.gathered
-    assert not estimate(settings, found, work, H100, processes=4).sharded
+    assert not estimate(settings, found, rows, H100, processes=4).sharded
 
 
 def test_what_does_not_fit_comes_with_what_would_free_memory(kit, folder):
     settings = kit.build_settings()
-    found, work = look(folder, settings), Workload.of(kit.build_rows(12))
+    found, rows = look(folder, settings), kit.build_rows(12)
+    work = Workload.of(settings, rows)
     small = replace(H100, size=found.stored)
-    plan = estimate(settings, found, work, small, processes=1)
+    plan = estimate(settings, found, rows, small)
     assert plan.verdict == "does not fit"
     lines = relieve(settings, found, plan, work)
     assert any(line.startswith("--quant_bits 4: about ") for line in lines)
     full = kit.build_settings(tuning={"sft_type": "full"})
     whole = look(folder, full)
-    lines = relieve(full, whole, estimate(full, whole, work, small, processes=1), work)
+    lines = relieve(full, whole, estimate(full, whole, rows, small), work)
     assert any(line.startswith("--sft_type lora") for line in lines)
     assert any(line.startswith("--fsdp auto over") for line in lines)
 
@@ -241,4 +252,4 @@ def test_verdicts_and_how_often():
 def test_a_device_without_a_peak_has_no_time(kit, folder):
     settings = kit.build_settings()
     device = Device.of(parse_gpu("910B"), "fp32")
-    assert estimate(settings, look(folder, settings), Workload.of(kit.build_rows(3)), device, processes=1).time is None
+    assert estimate(settings, look(folder, settings), kit.build_rows(3), device).time is None
