@@ -98,13 +98,13 @@ def prepare_once(job: dict[str, Any]) -> dict[str, Any]:
     from actune.data.global_packs import pack_globally
     from actune.data.prepare import open_cache, prepare
     from actune.data.row_store import RowStore
-    from actune.recipes.sft import make_writing
+    from actune.recipes.sft import make_recipe
 
     clock.append(time.perf_counter())
     given = {"model": {"model_id_or_path": job["tokenizer"]}, "data": job["data"], "training": {"seed": job["seed"]}}
     settings = Settings.model_validate(given)
     cache, processes = open_cache(settings), job["processes"]
-    store = RowStore(make_writing(settings, Path(job["tokenizer"]), _DATE), cache, processes=processes)
+    store = RowStore(make_recipe(settings, Path(job["tokenizer"]), _DATE), cache, processes=processes)
     clock.append(time.perf_counter())
     rows = choose_rows(settings, cache, store, processes=processes)
     clock.append(time.perf_counter())

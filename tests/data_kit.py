@@ -9,13 +9,13 @@ from actune.config.settings import Settings
 from actune.data.cache import Cache
 from actune.data.choose import Rows, choose_rows
 from actune.data.prepare import Prepared, prepare
-from actune.data.row_store import RowStore, Writing
+from actune.data.row_store import EncodingRecipe, RowStore
 
 
 def open_store(
     settings: Settings, folder: Path, cache: Cache | None = None, processes: int = 1, **options: Any
 ) -> RowStore:
-    writing = Writing(
+    writing = EncodingRecipe(
         folder=str(folder),
         options=options,
         max_length=settings.data.max_length,

@@ -11,7 +11,7 @@ from actune.core.errors import ConfigError, DataError
 from actune.data.cache import Cache
 from actune.data.choose import choose_rows
 from actune.data.prepare import prepare
-from actune.data.row_store import RowStore, Writing
+from actune.data.row_store import EncodingRecipe, RowStore
 
 KINDS = ("short", "long", "turns", "silent", "reasoning", "no-answer", "broken", "text", "binary", "blank")
 
@@ -60,7 +60,7 @@ def test_lines_in_are_lines_out(data, tokenizer_folder, tmp_path_factory):
         }
     )
     cache = Cache(folder / "cache")
-    writing = Writing(folder=str(tokenizer_folder), options={}, max_length=120, truncation=truncation)
+    writing = EncodingRecipe(folder=str(tokenizer_folder), options={}, max_length=120, truncation=truncation)
     store = RowStore(writing, cache, processes=1)
     try:
         rows = choose_rows(settings_, cache, store, processes=1)

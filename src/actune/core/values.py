@@ -41,8 +41,8 @@ def read_variables(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def read_weights(pairs: Iterable[str], setting: str) -> dict[str, float]:
-    """Return weights written as NAME=NUMBER; the name is everything before the last `=`.
+def read_numbers(pairs: Iterable[str], setting: str) -> dict[str, float]:
+    """Return numbers of 0 or more written as NAME=NUMBER; the name is everything before the last `=`.
 
     Raises:
         ConfigError: for a text that is no such pair, a number below 0 or not finite, or a name that stands twice.

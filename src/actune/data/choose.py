@@ -14,7 +14,7 @@ import numpy as np
 
 from actune.config.settings import DataSettings, Settings
 from actune.core.errors import ConfigError, DataError
-from actune.core.values import read_weights
+from actune.core.values import read_numbers
 from actune.data.cache import Cache
 from actune.data.encode import judge
 from actune.data.files import find_files
@@ -302,7 +302,7 @@ def _read_weights(data: DataSettings) -> dict[str, Fraction]:
     Raises:
         ConfigError: a weight is no number of 0 or more, or of no source.
     """
-    weights = read_weights(data.dataset_weights, "dataset_weights")
+    weights = read_numbers(data.dataset_weights, "dataset_weights")
     known = {split_count(spec)[0] for spec in (*data.dataset, *data.train_dataset_mix_ds)}
     for name in weights:
         if name not in known:

@@ -23,7 +23,7 @@ from actune.core.types import Source
 from actune.data.arrays import load_arrays, save_arrays
 from actune.data.cache import Cache, hash_file, make_key
 from actune.data.row_parts import PartWriter
-from actune.data.row_store import RowStore, Writing
+from actune.data.row_store import EncodingRecipe, RowStore
 from actune.data.row_table import FACTS, PROMPTS, Facts, RowTable, TableFacts, ToolSet, map_file, read_conversation
 from actune.data.rows import scan_file
 from actune.data.sources import Quarantined, check_file, find_file_format
@@ -131,7 +131,7 @@ def index_range(
     numbers = None if lines is None else np.load(lines, mmap_mode="r")
     begin, end = span
     found, refused = Facts(), []
-    way = None if writing is None else Writing(**writing)
+    way = None if writing is None else EncodingRecipe(**writing)
     encoded = PartWriter()
     view = map_file(Path(path))
     view.seek(begin)

@@ -36,7 +36,7 @@ _TOLD = 128  # rows after which progress is told
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class EncodingRecipe:
     """How rows are written: a model's folder and the arguments of `Encoder.from_folder`, as plain JSON.
 
     `max_length` and `truncation` say what becomes of over-long rows.
@@ -91,7 +91,7 @@ def _make_encoder(text: str) -> Encoder:
 class RowStore:
     """What rows become under one way of writing; encodes what is not there yet."""
 
-    def __init__(self, writing: Writing, cache: Cache, *, processes: int) -> None:
+    def __init__(self, writing: EncodingRecipe, cache: Cache, *, processes: int) -> None:
         """Use `processes` processes where there is much to do."""
         self.writing, self._cache, self._processes = writing, cache, processes
         self._key = writing.key()
@@ -185,7 +185,7 @@ def encode_part(
 
     `rows` is a folder with the numbers, lines, offsets and sizes of rows, of which those from `begin` to `end` are meant.
     """
-    way = Writing(**writing)
+    way = EncodingRecipe(**writing)
     view = map_file(Path(path))
     facts = load_arrays(Path(rows), ("numbers", "lines", "offsets", "sizes"))
     part = PartWriter()

@@ -28,7 +28,7 @@ from actune.data.hub import refuse_no_model, resolve_model
 from actune.data.inspect import counts_table
 from actune.data.mixture import find_shares, mixture_chart
 from actune.data.prepare import Prepared, open_cache, prepare
-from actune.data.row_store import RowStore, Writing
+from actune.data.row_store import EncodingRecipe, RowStore
 from actune.data.sources import write_quarantine
 from actune.data.workers import count_cores
 from actune.recipes.compare import show_comparison
@@ -123,15 +123,15 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
             raise ConfigError(f"--resume {output.resume} is no folder", fix="give a checkpoint-N folder or auto")
     _check_packages(settings, console)
     model_dir = find_model(settings)
-    writing = make_writing(settings, model_dir, date)
-    encoder = writing.encoder
+    recipe = make_recipe(settings, model_dir, date)
+    encoder = recipe.encoder
     find_tokens(encoder.renderer.tokenizer, settings.tuning.trainable_tokens, "trainable_tokens")
     serving = serving_notices(settings.tuning, model_dir)
     for notice in (*encoder.renderer.notices(), *serving):
         console.print(f"note: {notice}", markup=False)
     cache = open_cache(settings)
     processes = settings.data.dataset_num_proc or count_cores()
-    store = RowStore(writing, cache, processes=processes)
+    store = RowStore(recipe, cache, processes=processes)
     with _progress(console) as progress:
         reading = progress.add_task("reading rows", total=None)
         rows = choose_rows(
@@ -216,7 +216,7 @@ def find_model(settings: Settings) -> Path:
     return folder
 
 
-def make_writing(settings: Settings, model_dir: Path, date: datetime.date) -> Writing:
+def make_recipe(settings: Settings, model_dir: Path, date: datetime.date) -> EncodingRecipe:
     """Return how a run writes its rows; its date is frozen."""
     render, template = settings.render, settings.model.chat_template
     if template is not None and not Path(template).is_file():
@@ -231,7 +231,7 @@ def make_writing(settings: Settings, model_dir: Path, date: datetime.date) -> Wr
         "variables": read_variables(render.template_variables),
         "weights": asdict(read_weights(render.loss_weights)),
     }
-    return Writing(
+    return EncodingRecipe(
         folder=str(model_dir),
         options=options,
         max_length=settings.data.max_length,

@@ -22,7 +22,7 @@ from actune.data.cache import Cache
 from actune.data.encode import encode_rows
 from actune.data.row_index import open_table
 from actune.data.row_parts import digest_of
-from actune.data.row_store import Writing
+from actune.data.row_store import EncodingRecipe
 from actune.data.sources import load_conversations
 from actune.render.encoder import Encoder
 
@@ -132,7 +132,7 @@ def test_only_what_was_not_encoded_is(
 
 def test_what_is_written_decides_the_key(tmp_path: Path, tokenizer_folder: Path, thinking_folder: Path):
     def key(folder: Path, truncation="delete", max_length=10, **options) -> str:
-        return Writing(folder=str(folder), options=options, max_length=max_length, truncation=truncation).key()
+        return EncodingRecipe(folder=str(folder), options=options, max_length=max_length, truncation=truncation).key()
 
     plain = key(tokenizer_folder)
     assert plain == key(tokenizer_folder, max_length=20)  # whole rows are kept, whatever a run takes
