@@ -187,8 +187,12 @@ class _Mixture:
             taken.extend(itertools.islice(stream, last - len(taken)))
             return self._measure(taken[first:last])
 
-        passes = 1000  # a source of rows that cannot be trained on never reaches the target
-        count = cut_at(sizes, target, most=passes * sum(len(part) for part in self._general))
+        count = cut_at(sizes, target, barren=sum(len(part) for part in self._general))
+        if count is None:
+            raise ConfigError(
+                "no general row can be trained on, so none has tokens to mix by",
+                fix="check --train_dataset_mix_ds with `actune check`, or raise --max_length",
+            )
         return taken[:count]
 
     def _sample_tokens(self, most_agent: int, sample: int) -> tuple[Sequence[Row], Sequence[Row]]:

@@ -217,17 +217,19 @@ def _take_turns(shares: Sequence[Fraction]) -> Iterator[int]:
         turn += 1
 
 
-def cut_at(sizes: Callable[[int, int], Sequence[int]], target: float, *, most: int) -> int:
+def cut_at(sizes: Callable[[int, int], Sequence[int]], target: float, *, barren: int) -> int | None:
     """Return how many rows, in their order, come closest to `target` tokens; `sizes(a, b)` tells those of rows a..b.
 
-    At most `most` rows. Rows are asked for in blocks, so that only about as many are looked at as are needed.
+    Rows are asked for in blocks, so that only about as many are looked at as are needed. None where the first `barren`
+    rows have no token at all: more of them would not help.
     """
     total, count = 0, 0
-    while total < target and count < most:
+    while total < target:
+        if total == 0 and count >= barren:
+            return None
         mean = total / count if count else 0
         wanted = math.ceil((target - total) / mean * 1.02) if mean else 256
-        block = sizes(count, min(most, count + max(wanted, 16)))
-        for size in block:
+        for size in sizes(count, count + max(wanted, 16)):
             if total + size >= target:
                 return count + (total + size - target <= target - total)
             total, count = total + size, count + 1
