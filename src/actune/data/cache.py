@@ -8,6 +8,7 @@ deleted at any time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -119,6 +120,10 @@ class Cache:
             raise self._fault(error) from error
         try:
             yield folder
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._fault(error) from error
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

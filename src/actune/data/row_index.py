@@ -64,12 +64,12 @@ def open_table(
             return _load(folder, path, kind, key, name=name, shown=shown)
         except (OSError, ValueError):  # damaged: read anew
             shutil.rmtree(folder, ignore_errors=True)
-    format_name = format_name or find_file_format(path, shown=shown)
+    format_name = find_file_format(path, shown=shown, given=format_name)
     with cache.scratch() as scratch, cache.put(_KIND, key, {"kind": kind, "format": format_name}) as building:
         rows, lines, refused = path, None, []
         if kind != ".jsonl":
             rows, lines = building / _ROWS, building / _LINES
-            refused = _write_rows(path, kind, rows, lines)
+            refused = _write_rows(path, kind, shown, rows, lines)
         tasks = [
             {
                 "do": "index", "path": str(rows), "span": (begin, end), "first": first,
@@ -214,12 +214,12 @@ def _find_ranges(path: Path) -> Iterator[tuple[int, int, int]]:
         begin = end
 
 
-def _write_rows(path: Path, kind: str, rows: Path, lines: Path) -> list[_Refused]:
+def _write_rows(path: Path, kind: str, shown: str, rows: Path, lines: Path) -> list[_Refused]:
     """Write the rows of any file as jsonl, and the number of each; return what cannot be read."""
     numbers: list[int] = []
     refused: list[_Refused] = []
     with rows.open("w", encoding="utf-8", newline="\n") as file:
-        for source, row in scan_file(path, kind, "", path.name):
+        for source, row in scan_file(path, kind, "", shown):
             if isinstance(row, DataError):
                 parts = {"code": row.code, "message": row.message, "field": row.field, "fix": row.fix}
                 refused.append((source.line, parts))

@@ -98,16 +98,22 @@ def check_file(path: Path) -> str:
     return kind
 
 
-def find_file_format(path: Path, *, shown: str) -> str:
+def find_file_format(path: Path, *, shown: str, given: str | None = None) -> str:
     """Return the name of the format of a file's rows, found from the first of them; "" where no row can be decoded.
+
+    A format that is `given` is taken, if there is one of that name and the file has rows.
 
     Raises:
         ConfigError: see `check_file`; the file has no rows, or their format is not known.
     """
+    if given is not None:
+        registry.get(given)
     rows = read_file(path, shown=shown)
     head = list(itertools.islice(rows, _DETECT_ROWS))
     if not head:
         raise ConfigError(f"{shown} has no rows", fix="give a file with at least one row")
+    if given is not None:
+        return given
     good = [row for _, row in head if not isinstance(row, DataError)]
     if not good:  # none of the first rows could be decoded: the first one that can decides
         others = (row for _, row in rows if not isinstance(row, DataError))
@@ -130,28 +136,15 @@ def read_conversations(
     Raises:
         ConfigError: see `read_file`; the format is unknown or ambiguous.
     """
-    if format_name is not None:
-        registry.get(format_name)
-    rows = read_file(path, dataset=dataset, shown=shown)
-    head = list(itertools.islice(rows, _DETECT_ROWS))
-    if not head:
-        raise ConfigError(f"{shown or path} has no rows", fix="give a file with at least one row")
-    good = [row for _, row in head if not isinstance(row, DataError)]
-    if format_name is None and good:
-        try:
-            format_name = registry.detect_format(good)
-        except ConfigError as error:
-            raise ConfigError(f"{shown or path}: {error.message}", fix=error.fix) from None
-    return _convert(itertools.chain(head, rows), format_name)
+    name = find_file_format(path, shown=shown or str(path), given=format_name)
+    return _convert(read_file(path, dataset=dataset, shown=shown), name)
 
 
-def _convert(rows: Iterable[Row], format_name: str | None) -> Iterator[tuple[Source, Conversation | DataError]]:
+def _convert(rows: Iterable[Row], format_name: str) -> Iterator[tuple[Source, Conversation | DataError]]:
     for source, row in rows:
         if isinstance(row, DataError):
             yield source, row
             continue
-        if format_name is None:  # none of the first rows could be decoded
-            format_name = registry.detect_format([row])
         try:
             yield source, registry.read_row(row, source, format_name)
         except DataError as error:

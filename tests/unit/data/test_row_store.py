@@ -257,3 +257,19 @@ def test_digests_tell_trees_apart(tmp_path: Path, thinking_folder: Path):
     assert len(digests) == len(trees)
     lighter = dataclasses.replace(trees[1], target_weights=trees[1].target_weights * np.float32(0.5))
     assert digest_of(lighter) != digest_of(trees[1])
+
+
+@pytest.mark.parametrize("format_name", [None, "query-response"])
+def test_a_file_that_is_no_utf8_is_one_error(tmp_path: Path, format_name: str | None):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(('{"query": "a?", "response": "b"}\n' * 3).encode("utf-16"))
+    with pytest.raises(ConfigError, match="UTF-16"):
+        open_table(
+            path, name="d", shown="rows.jsonl", format_name=format_name, cache=Cache(tmp_path / "c"), processes=1
+        )
+
+
+def test_a_format_that_does_not_exist_is_said_first(tmp_path: Path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"query": "a?", "response": "b"}])
+    with pytest.raises(ConfigError, match="there is no format 'query'"):
+        open_table(path, name="d", shown="d", format_name="query", cache=Cache(tmp_path / "c"), processes=1)
