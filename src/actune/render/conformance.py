@@ -170,7 +170,8 @@ _last_tools = _LastTools()
 
 @lru_cache(maxsize=4096)
 def _find_lacking(words: tuple[str, ...], text: str) -> tuple[str, ...]:
-    return tuple(word for word in words if matching.find_text(text, word) is None)
+    # In quotes a word stands alone, which is quickly seen.
+    return tuple(word for word in words if f'"{word}"' not in text and matching.find_text(text, word) is None)
 
 
 def _schema_words(tool: ToolSpec) -> tuple[str, ...]:

@@ -187,8 +187,11 @@ def _find_targets(
         indices = chosen + sequence.start
         keys.append((_places(last, len(row))[indices - 1].astype(np.int64) << 32) | row[indices])
         weights.append(given[chosen])
-    unique, which = np.unique(np.concatenate(keys), return_inverse=True)
-    sums = np.bincount(which, weights=np.concatenate(weights), minlength=len(unique))
+    unique, sums = np.concatenate(keys), np.concatenate(weights)
+    # Mostly each answer stands behind the one before it, so that places only grow and no target is there twice.
+    if not (unique[1:] > unique[:-1]).all():
+        unique, which = np.unique(unique, return_inverse=True)
+        sums = np.bincount(which, weights=sums, minlength=len(unique))
     return (unique >> 32).astype(np.int32), (unique & 0xFFFFFFFF).astype(np.int32), sums.astype(np.float32)
 
 
