@@ -9,8 +9,10 @@ Rows are generated (`generated_rows.py`) at the mean lengths of the reference's 
   for validation (`other seed`); with the rows of the general set by tokens (`by tokens`). Memory is the proportional set
   size of the process and its children, sampled;
 - packs of --max_length tokens over all rows: how full they are and how long that takes;
-- a sample of rows on one core: seconds a row of actune (everything above, in one process, after its imports) and of
-  `datasets.map` with `apply_chat_template`, in an environment of its own that the script makes (--venvs).
+- a sample of rows, and --real rows of one's own: seconds a row of actune (everything above, after its imports; in one
+  process on one core, and as it comes) and of `datasets.map` with `apply_chat_template` on one core, its default, in an
+  environment of its own that the script makes (--venvs): once with the whole conversation tokenised once, which does
+  not tell what is to be trained, and once with the prompt and the end of each assistant message.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import datetime
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,7 +90,18 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
                 f"packs of {options.max_length:,}: {packs['count']:,}, {packs['fill']:.4%} full, {packs['seconds']:.3f} s",
                 flush=True,
             )
-    compare_with_datasets(options, job, agent, general, folder)
+    third = options.sample // 3
+    samples = [take(agent, third, folder / "a.jsonl"), take(general, options.sample - third, folder / "g.jsonl")]
+    compare_with_datasets("generated", samples, options, job, folder)
+    if options.real is not None:
+        compare_with_datasets(options.real.name, [options.real.resolve()], options, job, folder)
+
+
+def take(source: Path, count: int, out: Path) -> Path:
+    """Write the first rows of a file to another one."""
+    with source.open(encoding="utf-8") as lines:
+        out.write_text("".join(itertools.islice(lines, count)), encoding="utf-8")
+    return out
 
 
 def prepare_once(job: dict[str, Any]) -> dict[str, Any]:
@@ -171,47 +185,51 @@ def children_of(pid: int) -> list[int]:
 
 
 def compare_with_datasets(
-    options: argparse.Namespace, job: dict[str, Any], agent: Path, general: Path, folder: Path
+    name: str, samples: list[Path], options: argparse.Namespace, job: dict[str, Any], folder: Path
 ) -> None:
-    """Prepare the same sample with both, on one core, one process each."""
-    parts = {"agent": folder / "sample-agent.jsonl", "general": folder / "sample-general.jsonl"}
-    plain = folder / "sample-messages.jsonl"
+    """Prepare the same rows with both."""
+    plain = folder / "messages.jsonl"
     with plain.open("w", encoding="utf-8") as file:
-        for (name, sample), source, count in zip(
-            parts.items(), (agent, general), (options.sample // 3, options.sample - options.sample // 3), strict=True
-        ):
-            with source.open(encoding="utf-8") as lines:
-                chosen = [line for _, line in zip(range(count), lines, strict=False)]
-            sample.write_text("".join(chosen), encoding="utf-8")
-            for line in chosen:
-                row = json.loads(line)
-                if name == "agent":
-                    row = {"messages": [{"role": m["from"], "content": m["value"]} for m in row["conversations"]]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    data = job["data"] | {
-        "dataset": [str(parts["agent"]), str(parts["general"])],
-        "train_dataset_mix_ratio": 0.0,
-        "self_cognition_sample": 0,
+        for line in (line for sample in samples for line in sample.open(encoding="utf-8")):
+            row = json.loads(line)
+            if "conversations" in row:
+                row = {"messages": [{"role": m["from"], "content": m["value"]} for m in row["conversations"]]}
+            file.write(json.dumps({"messages": row["messages"]}, ensure_ascii=False) + "\n")
+    data = {
+        "dataset": [str(sample) for sample in samples],
         "validation_ratio": 0.0,
+        "max_length": -1,
         "cache_dir": str(folder / "sample-cache"),
     }
-    core = {min(os.sched_getaffinity(0))}
-    own = run_child(job | {"data": data, "processes": 1}, core)
-    seconds = sum(own["parts"].values()) - own["parts"]["imports"]
     python = make_venv("datasets", options.venvs)
+    core = {min(os.sched_getaffinity(0))}
+    theirs = {mode: run_map(python, plain, job["tokenizer"], mode, core) for mode in ("ids", "turns")}
+    for cores, processes in ((core, 1), (None, options.processes)):
+        shutil.rmtree(folder / "sample-cache", ignore_errors=True)
+        own = run_child(job | {"data": data, "processes": processes}, cores)
+        seconds = sum(own["parts"].values()) - own["parts"]["imports"]
+        ours = seconds / own["rows"] * 1e3
+        print(
+            f"{name}: {own['rows']:,} rows, {own['tokens']:,} tokens, {processes} process(es): actune {ours:.3f} ms a row; "
+            + "; ".join(
+                f"datasets {found['version']}, map, {mode}, one process: {found['seconds'] / found['rows'] * 1e3:.3f} ms "
+                f"({found['seconds'] / found['rows'] * 1e3 / ours:.1f}x)"
+                for mode, found in theirs.items()
+            ),
+            flush=True,
+        )
+
+
+def run_map(python: Path, rows: Path, tokenizer: str, mode: str, core: set[int]) -> dict[str, Any]:
+    """Encode rows with `datasets.map` in its own environment, on one core."""
     script = Path(__file__).with_name("peers") / "datasets_map.py"
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
-        [str(python), str(script), str(plain), job["tokenizer"]],
-        check=True, stdout=subprocess.PIPE, text=True, env=environment,
+        [str(python), str(script), str(rows), tokenizer, mode],
+        check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
         preexec_fn=lambda: os.sched_setaffinity(0, core),
     )  # fmt: skip
-    other = json.loads(done.stdout.splitlines()[-1])
-    ours, theirs = seconds / own["rows"] * 1e3, other["seconds"] / other["rows"] * 1e3
-    print(
-        f"sample of {other['rows']:,} rows, one core: actune {ours:.3f} ms a row ({own['rows']:,} rows, {own['tokens']:,} "
-        f"tokens), datasets {other['version']} map {theirs:.3f} ms ({other['tokens']:,} tokens): {theirs / ours:.1f}x"
-    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def read_options() -> argparse.Namespace:
@@ -223,6 +241,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--identity", type=int, default=3_000)
     parser.add_argument("--max_length", type=int, default=2048)
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--real", type=Path, help="rows of one's own, jsonl in the ms-agent or openai layout")
     parser.add_argument("--sample", type=int, default=20_000)
     parser.add_argument("--work", type=Path, default=None, help="folder for the files; default: the system's")
     parser.add_argument("--venvs", type=Path, default=Path("peers"), help="where the environment of datasets is made")

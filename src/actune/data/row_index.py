@@ -32,7 +32,7 @@ from actune.data.workers import work
 _KIND = "rows"
 _ROWS, _LINES, _TABLES, _ENCODED = "rows.jsonl", "row-lines.npy", "tables.json", "encoded"
 # A process takes this many bytes of a file at a time: enough to be worth a task, few enough to share out evenly.
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 
 _Refused = tuple[int, dict[str, Any]]
 """A line and the parts of its error."""

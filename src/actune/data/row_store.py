@@ -31,7 +31,7 @@ from actune.render.encoder import Encoder
 
 _KIND = "encoded"
 # Rows that a process encodes at a time, and below which starting processes is not worth it.
-_PART, _FEW = 2048, 1024
+_PART, _FEW = 1024, 1024
 _TOLD = 128  # rows after which progress is told
 
 

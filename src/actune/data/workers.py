@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 from actune.core.errors import ActuneError, ConfigError, DataError, ModelError, RenderError
 
@@ -39,36 +40,43 @@ def count_cores() -> int:
 
 
 def work(tasks: Sequence[Task], *, processes: int, advance: Callable[[int], None] = lambda _rows: None) -> list[Any]:
-    """Return what each task gives, in the order of the tasks; with one process or task they run in this one.
+    """Return what each task gives, in the order of the tasks; this process does its share of them.
 
-    `advance` is told how many rows are done, now and then.
+    `advance` is told how many rows are done, now and then, from any thread.
 
     Raises:
         ActuneError: what a task raised; the others are stopped.
         ConfigError: a process ended by itself, for want of memory, say.
     """
-    if processes < 2 or len(tasks) < 2:
-        return [perform(task, advance) for task in tasks]
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for place in range(len(tasks)):
+        waiting.put(place)
+    answers: list[Any] = [None] * len(tasks)
+    failures: list[Exception] = []
+
+    def do_all(do: Callable[[Task], Any]) -> None:
+        while not failures:
+            try:
+                place = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                answers[place] = do(tasks[place])
+            except Exception as error:  # noqa: BLE001 - raised again below, in the thread that was called
+                failures.append(error)
+
     with contextlib.ExitStack() as stack:
-        waiting = iter(enumerate(tasks))
-        answers: list[Any] = [None] * len(tasks)
-        events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
-        running = 0
-        workers: list[subprocess.Popen[str]] = []
-        for number in range(min(processes, len(tasks))):
-            workers.append(stack.enter_context(_start()))
-            threading.Thread(target=_listen, args=(number, workers[number], events), daemon=True).start()
-            running += _give(workers[number], next(waiting, None))
-        while running:
-            number, event = events.get()
-            if "rows" in event:
-                advance(event["rows"])
-                continue
-            running -= 1
-            if "place" not in event:
-                _fail(workers[number], event)
-            answers[event["place"]] = event["answer"]
-            running += _give(workers[number], next(waiting, None))
+        threads = []
+        for _ in range(min(processes, len(tasks)) - 1):
+            child = stack.enter_context(_start())
+            threads.append(threading.Thread(target=do_all, args=(partial(_ask, child, advance),), daemon=True))
+            threads[-1].start()
+        do_all(lambda task: perform(task, advance))
+        for thread in threads:
+            while thread.is_alive() and not failures:
+                thread.join(0.1)
+    if failures:
+        raise failures[0]
     return answers
 
 
@@ -98,14 +106,13 @@ def serve() -> None:
         answers.write(json.dumps(event) + "\n")
 
     for line in sys.stdin:
-        message = json.loads(line)
         try:
-            answer = perform(message["task"], lambda rows: say({"rows": rows}))
+            answer = perform(json.loads(line), lambda rows: say({"rows": rows}))
         except ActuneError as error:
             parts = {"code": getattr(error, "code", None), "field": getattr(error, "field", None)}
             say({"error": type(error).__name__, "message": error.message, "fix": error.fix} | parts)
         else:
-            say({"place": message["place"], "answer": answer})
+            say({"answer": answer})
 
 
 @contextlib.contextmanager
@@ -131,33 +138,25 @@ def _start() -> Iterator[subprocess.Popen[str]]:
                     stream.close()
 
 
-def _give(worker: subprocess.Popen[str], item: tuple[int, Task] | None) -> int:
-    """Send a worker its next task; return how many tasks are running more than before."""
-    if item is None:
-        return 0
-    assert worker.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # its end is reported by the thread that listens
-        worker.stdin.write(json.dumps({"place": item[0], "task": item[1]}) + "\n")
-        worker.stdin.flush()
-    return 1
-
-
-def _listen(number: int, worker: subprocess.Popen[str], events: queue.Queue[tuple[int, dict[str, Any]]]) -> None:
-    assert worker.stdout is not None
-    with contextlib.suppress(ValueError):  # closed while it was read: nobody waits for it any more
-        for line in worker.stdout:
-            events.put((number, json.loads(line)))
-    events.put((number, {"ended": True}))
-
-
-def _fail(worker: subprocess.Popen[str], event: Mapping[str, Any]) -> NoReturn:
-    """Raise what a worker raised, or say how it ended."""
-    if "error" in event:
-        kind = _ERRORS.get(event["error"], ActuneError)
-        parts = {key: event[key] for key in ("code", "field") if kind in (DataError, RenderError)}
-        raise kind(event["message"], fix=event["fix"], **parts)
-    worker.wait()
+def _ask(child: subprocess.Popen[str], advance: Callable[[int], None], task: Task) -> Any:  # noqa: ANN401
+    """Let a child do a task and wait for the answer."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # how it ended is said below
+        child.stdin.write(json.dumps(task) + "\n")
+        child.stdin.flush()
+    for line in child.stdout:
+        event = json.loads(line)
+        if "rows" in event:
+            advance(event["rows"])
+        elif "error" in event:
+            kind = _ERRORS.get(event["error"], ActuneError)
+            parts = {key: event[key] for key in ("code", "field") if kind in (DataError, RenderError)}
+            raise kind(event["message"], fix=event["fix"], **parts)
+        else:
+            return event["answer"]
+    child.wait()
     raise ConfigError(
-        f"a process that prepares rows ended with code {worker.returncode}, its last words stand above",
+        f"a process that prepares rows ended with code {child.returncode}, its last words stand above",
         fix="a negative code is a signal (-9: mostly no memory left); --dataset_num_proc 1 needs the least",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actune.core.errors import ConfigError
-from actune.data.workers import perform, work
+from actune.data.workers import _ask, _start, perform, work
 
 
 def index_task(folder: Path, number: int, **changed: object) -> dict:
@@ -27,7 +27,8 @@ def test_answers_come_in_the_order_of_the_tasks(tmp_path: Path):
     answers = work(tasks, processes=2, advance=told.append)
     assert [len(answer["refused"]) for answer in answers] == [3, 0, 2, 1]
     assert sum(told) == sum(task["span"][1] for task in tasks)
-    assert answers[2] == json.loads(json.dumps(perform(tasks[2] | {"out": str(tmp_path / "again")}, told.append)))
+    again = perform(tasks[2] | {"out": str(tmp_path / "again")}, told.append)
+    assert json.dumps(answers[2]) == json.dumps(again)
 
 
 def test_errors_are_raised_as_they_were(tmp_path: Path):
@@ -46,6 +47,21 @@ def test_files_that_cannot_be_written_are_said(tmp_path: Path):
 
 
 def test_a_process_that_ends_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    with pytest.raises(ConfigError, match="ended with code 1"):
-        work([{"do": "nothing of the kind"}, index_task(tmp_path, 1)], processes=2)
+    unknown = {"do": "nothing of the kind"}
+    with pytest.raises((ConfigError, KeyError)):  # whoever takes it
+        work([unknown, index_task(tmp_path, 1)], processes=2)
+    with _start() as child, pytest.raises(ConfigError, match="ended with code 1"):
+        _ask(child, lambda _rows: None, unknown)
     assert "KeyError" in capfd.readouterr().err
+    with _start() as child:
+        child.kill()
+        with pytest.raises(ConfigError, match="ended with code -9"):
+            _ask(child, lambda _rows: None, unknown)
+
+
+def test_children_do_tasks_too(tmp_path: Path):
+    task = index_task(tmp_path, 3)
+    told: list[int] = []
+    with _start() as child:
+        answer = _ask(child, told.append, task)
+    assert (len(answer["refused"]), told) == (3, [task["span"][1]])
