@@ -123,8 +123,17 @@ def check(  # noqa: PLR0913 - one parameter a flag
     now: Now = None,
     allow_loss: AllowLoss = None,
     template_variables: TemplateVariables = None,
+    against: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, help="Held-out data: rows with a prompt of it are errors (eval-overlap)."),
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        Parameter(name="--fix", help="Write the rows without errors to this file, repaired where that is safe."),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> int:
-    """Check conversation files. Exit code 1 if there is any error."""
+    """Check conversation files. Exit code 1 if there is any error; with --fix, if rows had to be left out."""
     from actune import recipes
 
     return recipes.check(
@@ -137,6 +146,9 @@ def check(  # noqa: PLR0913 - one parameter a flag
         now=now,
         allow_loss=allow_loss or (),
         template_variables=template_variables or (),
+        against=against or (),
+        fix=fix,
+        overwrite=overwrite,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +52,7 @@ def check_call(where: str, call: ToolCall, offer: Offer) -> Iterator[Finding]:
             fix="correct the name or add the tool",
         )
     field = f"{where}.arguments"
-    twins: list[str] = []
-    arguments, as_json = _read(call.arguments, twins)
+    arguments, as_json, twins = read_arguments(call.arguments)
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
         yield from _unreadable(call, field)
         return
@@ -76,7 +77,7 @@ def check_call(where: str, call: ToolCall, offer: Offer) -> Iterator[Finding]:
 
 
 def find_violations(parameters: Parameters, arguments: Mapping[str, Any]) -> list[Violation]:
-    """Return how arguments do not fit, one entry each.
+    """Return how arguments do not fit, one entry a code and value.
 
     Parameters that a plain schema does not name count as unknown, also where it does not forbid them.
     """
@@ -92,17 +93,18 @@ def find_violations(parameters: Parameters, arguments: Mapping[str, Any]) -> lis
     except Exception as error:  # noqa: BLE001 - patterns that are no regular expressions, references in a circle
         return [Violation(code="argument-schema", path=(), message=f"the schema cannot be followed: {error!r:.100}")]
     root = json.loads(parameters.schema) if errors else {}
-    found = [violation for error in errors for violation in _read_error(error, root)]
-    named = {violation.path for violation in found}
-    found += [_unknown((key,)) for key in unknown if (key,) not in named]
-    return found
+    found: dict[tuple[object, ...], Violation] = {}  # a null breaks the rules of type and of enum
+    for violation in [*(one for error in errors for one in _read_error(error, root)), *map(_unknown, unknown)]:
+        found.setdefault((violation.code, violation.path), violation)
+    return list(found.values())
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
 
 
-def _read(text: str, twins: list[str]) -> tuple[Any, bool]:
-    """Return the value of the arguments and whether it is JSON; keys that stand twice are added to `twins`."""
+def read_arguments(text: str) -> tuple[Any, bool, list[str]]:
+    """Return the value of arguments, JSON or a Python literal; whether it is JSON; and keys that stand twice in it."""
+    twins: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
@@ -112,9 +114,20 @@ def _read(text: str, twins: list[str]) -> tuple[Any, bool]:
         return value
 
     try:
-        return json.loads(text, object_pairs_hook=build), True
+        return json.loads(text, object_pairs_hook=build), True, twins
     except (ValueError, RecursionError):
-        return read_literal(text), False
+        value = read_literal(text)
+        return value, False, [] if value is None else _literal_twins(text)
+
+
+def _literal_twins(text: str) -> list[str]:
+    """Return the keys that stand twice in a dict of a Python literal."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(text.strip(), mode="eval")):
+        if isinstance(node, ast.Dict):
+            names = [str(key.value) for key in node.keys if isinstance(key, ast.Constant)]
+            found += [name for name, count in Counter(names).items() if count > 1]
+    return found
 
 
 def _unreadable(call: ToolCall, field: str) -> Iterator[Finding]:
@@ -167,7 +180,7 @@ def _read_error(error: Any, root: Mapping[str, Any]) -> Iterator[Violation]:  # 
         known = error.schema.get("properties", {})
         extra = [name for name in error.instance if name not in known and error.message.count(repr(name))]
         for name in extra:
-            yield _unknown((*path, name))
+            yield _unknown(name, path)
     elif error.instance is None and error.validator in ("type", "enum", "const", "anyOf", "oneOf"):
         yield Violation(
             code="argument-null",
@@ -188,7 +201,8 @@ def _read_error(error: Any, root: Mapping[str, Any]) -> Iterator[Violation]:  # 
         yield Violation(code="argument-enum" if choice else "argument-schema", path=path, message=cut(error.message))
 
 
-def _unknown(path: tuple[str | int, ...]) -> Violation:
+def _unknown(name: str, inside: tuple[str | int, ...] = ()) -> Violation:
+    path = (*inside, name)
     return Violation(code="argument-unknown", path=path, message=f"the schema has no parameter {_name(path)}")
 
 
@@ -204,8 +218,8 @@ def _is_optional(error: Any, root: Any) -> bool:  # noqa: ANN401
     try:
         for part in way[2:]:
             root = root[part]
-        return name not in root.get("required", ())
-    except (KeyError, IndexError, TypeError, AttributeError):  # behind a reference
+        return name in root["properties"] and name not in root.get("required", ())
+    except (KeyError, IndexError, TypeError, AttributeError):  # behind a reference, which such a way leaves out
         return False
 
 

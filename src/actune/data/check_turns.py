@@ -79,7 +79,7 @@ def _check_order(messages: Sequence[Message]) -> Iterator[Finding]:
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def _results(messages: Sequence[Message], index: int) -> list[Message]:
+def list_results(messages: Sequence[Message], index: int) -> list[Message]:
     """Return the results that follow the calls of a message."""
     found: list[Message] = []
     for message in messages[index + 1 :]:
@@ -90,7 +90,7 @@ def _results(messages: Sequence[Message], index: int) -> list[Message]:
 
 
 def _check_results(messages: Sequence[Message], index: int) -> Iterator[Finding]:
-    calls, results = messages[index].tool_calls, _results(messages, index)
+    calls, results = messages[index].tool_calls, list_results(messages, index)
     field = f"messages[{index}].tool_calls"
     # At the end of a row, or before a user's next text, no result is needed.
     if not results and index + 1 < len(messages) and messages[index + 1].role != "user":
@@ -105,7 +105,7 @@ def _check_results(messages: Sequence[Message], index: int) -> Iterator[Finding]
         return
     ids = [call.id for call in calls]
     given = [result.tool_call_id for result in results]
-    if len(results) == len(calls) and _miss_ids(ids, given):
+    if len(results) == len(calls) and miss_ids(ids, given):
         yield _fault(
             field,
             "call-id-missing",
@@ -137,7 +137,8 @@ def _check_results(messages: Sequence[Message], index: int) -> Iterator[Finding]
             )
 
 
-def _miss_ids(ids: Sequence[str | None], given: Sequence[str | None]) -> bool:
+def miss_ids(ids: Sequence[str | None], given: Sequence[str | None]) -> bool:
+    """Whether some of the ids of calls and results are there and others are not."""
     both = [*ids, *given]
     return None in both and any(one is not None for one in both)
 
@@ -166,7 +167,7 @@ def _check_loops(messages: Sequence[Message], calling: Sequence[int]) -> Iterato
     run = 1
     for index in calling:
         calls = tuple((call.name, call.arguments) for call in messages[index].tool_calls)
-        results = tuple(result.content for result in _results(messages, index))
+        results = tuple(result.content for result in list_results(messages, index))
         field = f"messages[{index}].tool_calls"
         if len(set(calls)) < len(calls):
             yield _fault(

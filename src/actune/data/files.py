@@ -20,7 +20,7 @@ REGISTRY: Mapping[str, str] = {"ms-agent": "ms:iic/ms_agent", "ms-bench": "ms:ii
 # Files that describe data, or that commands of actune write beside it.
 _DESCRIBING = (
     "dataset_infos.json", "dataset_info.json", "state.json", "configuration.json", "config.json",
-    "quarantine.jsonl", "*.quarantine.jsonl",
+    "quarantine.jsonl", "*.quarantine.jsonl", "*.repairs.jsonl",
 )  # fmt: skip
 _GLOB = re.compile(r"[*?[]")
 _SHOWN = 5  # names listed in a notice or an error

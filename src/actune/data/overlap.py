@@ -129,9 +129,26 @@ def find_overlap(train: Prompts, held: Prompts, *, share: float = SHARE) -> list
     largest share of its n-grams counts, if that is `share` or more. N-grams in more than 100 rows of either side do
     not count: they come from a template of prompts.
     """
-    found = _find_exact(train, held)
-    for overlap in _find_shared(train, held, share):
+    rows = np.flatnonzero(np.diff(held.key_offsets))
+    at, found_in = _look_up(held.keys[held.key_offsets[rows]], train.keys)
+    exact = _exact(rows[at], _rows_of(train.key_offsets)[found_in])
+    found = {overlap.held_row: overlap for overlap in exact}
+    for overlap in _find_shared(train, held, share, by_held=True):
         found.setdefault(overlap.held_row, overlap)
+    return [found[row] for row in sorted(found)]
+
+
+def find_leaks(train: Prompts, held: Prompts, *, share: float = SHARE) -> list[Overlap]:
+    """Return the training rows that hold the prompt of a held-out row, one entry each, in order of training rows.
+
+    The rules are those of `find_overlap`; of several held-out prompts the one with the largest share is named.
+    """
+    rows = np.flatnonzero(np.diff(held.key_offsets))
+    at, found_in = _look_up(train.keys, held.keys[held.key_offsets[rows]])
+    exact = _exact(rows[found_in], _rows_of(train.key_offsets)[at])
+    found: dict[int, Overlap] = {}
+    for overlap in [*exact, *_find_shared(train, held, share, by_held=False)]:
+        found.setdefault(overlap.train_row, overlap)
     return [found[row] for row in sorted(found)]
 
 
@@ -173,22 +190,25 @@ def _rows_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
-def _find_exact(train: Prompts, held: Prompts) -> dict[int, Overlap]:
-    rows = np.flatnonzero(np.diff(held.key_offsets))
-    if not len(rows) or not len(train.keys):
-        return {}
-    keys = held.keys[held.key_offsets[rows]]
-    order = np.argsort(train.keys, kind="stable")
-    place = np.minimum(np.searchsorted(train.keys, keys, sorter=order), len(order) - 1)
-    hit = train.keys[order[place]] == keys
-    train_rows = _rows_of(train.key_offsets)[order[place]]
-    return {
-        int(row): Overlap(held_row=int(row), train_row=int(train_row), share=1.0, exact=True)
-        for row, train_row in zip(rows[hit], train_rows[hit], strict=True)
-    }
+def _look_up(keys: NDArray[np.uint64], among: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of the keys that stand among others, and the first place of each there."""
+    if not len(among):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    order = np.argsort(among, kind="stable")
+    place = order[np.minimum(np.searchsorted(among, keys, sorter=order), len(order) - 1)]
+    hit = np.flatnonzero(among[place] == keys)
+    return hit, place[hit]
 
 
-def _find_shared(train: Prompts, held: Prompts, share: float) -> list[Overlap]:
+def _exact(held_rows: NDArray[np.int64], train_rows: NDArray[np.int64]) -> list[Overlap]:
+    return [
+        Overlap(held_row=int(held), train_row=int(train), share=1.0, exact=True)
+        for held, train in zip(held_rows, train_rows, strict=True)
+    ]
+
+
+def _find_shared(train: Prompts, held: Prompts, share: float, *, by_held: bool) -> list[Overlap]:
+    """Return the best pair of each held-out row, or of each training row."""
     train_grams, train_rows = _drop_common(train)
     held_grams, held_rows = _drop_common(held)
     if not len(train_grams) or not len(held_grams):
@@ -204,9 +224,10 @@ def _find_shared(train: Prompts, held: Prompts, share: float) -> list[Overlap]:
     counts = np.where(sampled, sampled_counts, counts)
     wanted = np.where(sampled, wanted_sample, wanted)
     shares = counts / np.maximum(wanted, 1)
-    # The best row of each held-out one: by share, then the first.
-    order = np.lexsort((train_of, -shares, held_of))
-    first = order[np.append(True, held_of[order][1:] != held_of[order][:-1])]
+    # The best of each row: by share, then the first.
+    one, other = (held_of, train_of) if by_held else (train_of, held_of)
+    order = np.lexsort((other, -shares, one))
+    first = order[np.append(True, one[order][1:] != one[order][:-1])]
     return [
         Overlap(held_row=int(held_of[at]), train_row=int(train_of[at]), share=float(shares[at]), exact=False)
         for at in first

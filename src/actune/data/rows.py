@@ -40,6 +40,15 @@ def scan_file(path: Path, kind: str, dataset: str, shown: str) -> Iterator[Row]:
         raise ConfigError(f"{shown} cannot be read: {error}", fix="the file is damaged; fetch it again") from error
 
 
+def scan_lines(path: Path, kind: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a jsonl file, plain or packed, with their numbers and without their ends; no blank ones."""
+    with path.open("rb") as plain:
+        for line, raw in enumerate(_unpack(plain, kind), 1):
+            raw = raw.removeprefix(BOM) if line == 1 else raw
+            if raw and not raw.isspace():
+                yield line, raw.removesuffix(b"\n").removesuffix(b"\r")
+
+
 def file_kind(path: Path) -> str:
     """Return the type of a file as its name says it: a key of SUFFIXES for files that can be read."""
     suffixes = [suffix.lower() for suffix in path.suffixes]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from actune.core import conversion
-from actune.core.differences import Change, find_difference, list_changes
+from actune.core.differences import Change, list_changes
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
-from actune.core.json_text import read_json, write_json
+from actune.core.json_text import write_json
 from actune.core.types import Conversation, Style
+from actune.data.rewrite import write_row
 from actune.data.sources import Quarantined, write_quarantine
 from actune.formats import registry
 from actune.recipes.writing import check_out, load_rows, stderr
@@ -55,7 +56,7 @@ def convert(
     for conversation in loaded.conversations:
         try:
             converted = _in_dialect(conversation, dialect, target)
-            row = _write(converted, target)
+            row = write_row(converted, target)
         except (DataError, RenderError) as error:
             left_out.append(Quarantined.of(conversation.source, error))
             continue
@@ -85,25 +86,3 @@ def _in_dialect(conversation: Conversation, dialect: Style | None, target: regis
     if target.calls_as_text:
         return conversation if conversation.style != "chat" else conversion.convert_style(conversation, "react")
     return conversion.convert_style(conversation, "chat")
-
-
-def _write(conversation: Conversation, target: registry.Format) -> dict[str, Any]:
-    """Return a conversation as a row that has been read back.
-
-    Raises:
-        DataError: what the writer or the reader of the format says; code `format-changes-row` when the row would be
-            read back as another conversation.
-    """
-    assert target.write is not None
-    plain = conversation.tools and conversation.style != "chat" and not target.calls_as_text
-    row = target.write(conversion.flatten(conversation) if plain else conversation)
-    again = registry.read_row(read_json(write_json(row)), conversation.source, target.name)
-    place = find_difference(conversation, again)
-    if place is not None:
-        raise DataError(
-            f"written as {target.name}, the row would be read back with another {place}",
-            code="format-changes-row",
-            field=place,
-            fix="write it as openai",
-        )
-    return row

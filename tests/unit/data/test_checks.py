@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import re
@@ -19,18 +18,6 @@ ROOT = Path(__file__).resolve().parents[3]
 SECTION = "## Rows that can be read"
 
 
-def _load_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_table", Path(__file__).with_name("check_table.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-KIT = _load_table()
-
-
 def read(raw: dict) -> Conversation:
     name = "ms-agent" if "conversations" in raw else "openai"
     return read_row(json.loads(json.dumps(raw)), Source(file="x.jsonl", line=1), name)
@@ -40,10 +27,9 @@ def codes(conversation: Conversation) -> list[str]:
     return [finding.code for finding in find_problems(conversation)]
 
 
-@pytest.mark.parametrize("code", KIT.TABLE)
-def test_each_rule_fires_on_a_bad_row_and_not_on_its_twin(code: str):
-    bad, good = (read(raw) for raw in KIT.TABLE[code])
-    assert codes(bad) == [code]
+def test_each_rule_fires_on_a_bad_row_and_not_on_its_twin(check_code: str, rows: ModuleType):
+    bad, good = (read(raw) for raw in rows.TABLE[check_code])
+    assert codes(bad) == [check_code]
     assert codes(good) == []
     for finding in find_problems(bad):
         assert finding.field
@@ -51,7 +37,7 @@ def test_each_rule_fires_on_a_bad_row_and_not_on_its_twin(code: str):
         assert finding.fix
 
 
-def test_the_page_lists_these_rules_with_examples_that_hold():
+def test_the_page_lists_these_rules_with_examples_that_hold(rows: ModuleType):
     text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     section = text.split(SECTION)[1].split("\n## ")[0]
     listed = {}
@@ -60,8 +46,9 @@ def test_the_page_lists_these_rules_with_examples_that_hold():
             code, level, _, example, _ = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
             listed[code.strip("`")] = (level, example)
     only_here = {"source-repaired", "unknown-tool", "observation-missing", "duplicate-row", "answers-differ"}
-    assert set(listed) == set(KIT.TABLE) | only_here
-    for code, (bad, _) in KIT.TABLE.items():
+    only_here |= {"prompt-overlap", "eval-overlap"}
+    assert set(listed) == set(rows.TABLE) | only_here
+    for code, (bad, _) in rows.TABLE.items():
         level, example = listed[code]
         quoted = re.findall(r"`([^`]+)`", example)
         assert quoted, code
@@ -77,36 +64,36 @@ def fields(raw: dict) -> list[tuple[str, str]]:
     return [(finding.code, finding.field) for finding in find_problems(read(raw))]
 
 
-def test_the_field_is_the_path_of_the_value():
+def test_the_field_is_the_path_of_the_value(rows: ModuleType):
     item = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
-    tools = KIT.with_schema(items={"type": "array", "items": item}, note={"type": ["string", "null"]})
+    tools = rows.with_schema(items={"type": "array", "items": item}, note={"type": ["string", "null"]})
     arguments = {"items": [{"price": 1}, {"price": "2"}, {}, {"price": "3"}], "note": None}
     place = "messages[1].tool_calls[0].arguments.items"
-    assert fields(KIT.calls(KIT.call(arguments), tools=tools)) == [
+    assert fields(rows.calls(rows.call(arguments), tools=tools)) == [
         ("argument-type", f"{place}[1].price"),
         ("argument-missing", f"{place}[2].price"),
     ]
-    (first, _) = find_problems(read(KIT.calls(KIT.call(arguments), tools=tools)))
+    (first, _) = find_problems(read(rows.calls(rows.call(arguments), tools=tools)))
     assert "and 1 more" in first.message
 
 
-def test_unknown_parameters_are_those_that_a_schema_names_none_of():
-    closed = {"type": "object", "properties": {"city": KIT.CITY}, "additionalProperties": False}
+def test_unknown_parameters_are_those_that_a_schema_names_none_of(rows: ModuleType):
+    closed = {"type": "object", "properties": {"city": rows.CITY}, "additionalProperties": False}
     place = "messages[1].tool_calls[0].arguments"
     both = {"city": "Hangzhou", "a": 1, "b": 2}
     for schema in (closed, closed | {"additionalProperties": None}):
         plain = {key: value for key, value in schema.items() if value is not None}
-        raw = KIT.calls(KIT.call(both), tools=[KIT.tool(parameters=plain)])
+        raw = rows.calls(rows.call(both), tools=[rows.tool(parameters=plain)])
         assert fields(raw) == [("argument-unknown", f"{place}.a"), ("argument-unknown", f"{place}.b")]
     for free in ({"type": "object"}, closed | {"additionalProperties": True}, closed | {"additionalProperties": {}}):
-        assert fields(KIT.calls(KIT.call(both), tools=[KIT.tool(parameters=free)])) == []
+        assert fields(rows.calls(rows.call(both), tools=[rows.tool(parameters=free)])) == []
 
 
-def test_null_is_no_fault_where_it_is_allowed():
+def test_null_is_no_fault_where_it_is_allowed(rows: ModuleType):
     for entry in ({"type": ["string", "null"]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}, {}):
-        assert fields(KIT.calls(KIT.call({"a": None}), tools=KIT.with_schema(a=entry))) == []
+        assert fields(rows.calls(rows.call({"a": None}), tools=rows.with_schema(a=entry))) == []
     for entry in ({"type": "string"}, {"enum": ["x"]}, {"anyOf": [{"type": "string"}, {"type": "integer"}]}):
-        found = fields(KIT.calls(KIT.call({"a": None}), tools=KIT.with_schema(a=entry)))
+        found = fields(rows.calls(rows.call({"a": None}), tools=rows.with_schema(a=entry)))
         assert found == [("argument-null", "messages[1].tool_calls[0].arguments.a")]
 
 
@@ -128,11 +115,11 @@ def test_a_schema_never_fetches_a_reference():
     assert "cannot be resolved" in finding.message
 
 
-def test_references_inside_a_schema_are_followed():
+def test_references_inside_a_schema_are_followed(rows: ModuleType):
     schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
-    tools = [KIT.tool(parameters=schema)]
-    assert fields(KIT.calls(KIT.call({"a": 1}), tools=tools)) == []
-    assert fields(KIT.calls(KIT.call({"a": "x"}), tools=tools)) == [
+    tools = [rows.tool(parameters=schema)]
+    assert fields(rows.calls(rows.call({"a": 1}), tools=tools)) == []
+    assert fields(rows.calls(rows.call({"a": "x"}), tools=tools)) == [
         ("argument-type", "messages[1].tool_calls[0].arguments.a")
     ]
 
@@ -218,17 +205,17 @@ def test_rows_that_no_reader_gives_are_judged_too():
     ]
 
 
-def test_call_at_the_end_of_a_row_needs_no_result():
-    assert codes(read(KIT.row(KIT.user(), KIT.asks(KIT.call())))) == []
+def test_call_at_the_end_of_a_row_needs_no_result(rows: ModuleType):
+    assert codes(read(rows.row(rows.user(), rows.asks(rows.call())))) == []
 
 
-def test_rows_that_stand_twice_and_prompts_with_two_answers():
+def test_rows_that_stand_twice_and_prompts_with_two_answers(rows: ModuleType):
     def at(line: int, raw: dict) -> Conversation:
         return read_row(raw, Source(file="x.jsonl", line=line), "openai")
 
     seen = SeenRows()
-    first, again = at(1, {"id": "a"} | KIT.chat("Hi", "Hello!")), at(2, {"id": "b"} | KIT.chat("Hi", "Hello!"))
-    other, offered = at(3, KIT.chat("Hi", "Good day!")), at(4, KIT.chat("Hi", "Hello!", offered=True))
+    first, again = at(1, {"id": "a"} | rows.chat("Hi", "Hello!")), at(2, {"id": "b"} | rows.chat("Hi", "Hello!"))
+    other, offered = at(3, rows.chat("Hi", "Good day!")), at(4, rows.chat("Hi", "Hello!", offered=True))
     found = [[(f.code, f.message) for f in seen.add(row)] for row in (first, again, other, offered)]
     assert found[0] == found[3] == []
     assert found[1] == [("duplicate-row", "the same row stands at x.jsonl:1")]

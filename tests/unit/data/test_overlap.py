@@ -8,7 +8,15 @@ import pytest
 
 from actune.core.types import Conversation, Message, Source
 from actune.data import overlap
-from actune.data.overlap import Prompts, collect_prompts, find_overlap, join_prompts, prompt_grams, prompt_keys
+from actune.data.overlap import (
+    Prompts,
+    collect_prompts,
+    find_leaks,
+    find_overlap,
+    join_prompts,
+    prompt_grams,
+    prompt_keys,
+)
 from actune.data.sources import load_conversations
 
 LONG = "Please look up which trains leave from Hamburg to Vienna tomorrow morning before nine and what they cost"
@@ -61,6 +69,16 @@ def test_a_prompt_is_found_among_the_turns_of_a_training_row():
     assert found([row("Hello"), row("Thanks", "Who are you?")], [row("who are you")]) == [(0, 1, True)]
     # The other way round it is no leak: the held-out row asks more.
     assert found([row("Hello")], [row("Hello", "Which trains leave?")]) == []
+
+
+def test_every_training_row_with_a_held_out_prompt_is_found():
+    train = collect_prompts(
+        [row("Hello"), row("Who are you?"), row(LONG + " now"), row("Thanks", "who are you"), row(LONG)]
+    )
+    held = collect_prompts([row("who are you"), row(LONG)])
+    found = [(one.train_row, one.held_row, one.exact) for one in find_leaks(train, held)]
+    assert found == [(1, 0, True), (2, 1, False), (3, 0, True), (4, 1, True)]
+    assert find_leaks(train, collect_prompts([])) == find_leaks(collect_prompts([]), held) == []
 
 
 def test_a_prompt_with_a_few_words_changed_is_found():
