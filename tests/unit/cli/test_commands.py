@@ -11,6 +11,7 @@ from actune.cli.main import main
 
 RENDERING = {"dialect": None, "now": None, "format_name": None, "chat_template": None}
 GIVEN = {"allow_loss": (), "template_variables": ()}
+FIXING = {"against": (), "fix": None, "overwrite": False}
 HISTORY = {"history_reasoning": None, "raw_control_tokens": False, "loss_weights": ()}
 
 
@@ -89,8 +90,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
                 **GIVEN,
             },
         ),
-        ("check a b --json", {"data": ["a", "b"], "model": None, "json_output": True, **RENDERING, **GIVEN}),
-        ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING, **GIVEN}),
+        ("check a b --json", {"data": ["a", "b"], "model": None, "json_output": True, **RENDERING, **GIVEN, **FIXING}),
+        ("check --model m a", {"data": ["a"], "model": "m", "json_output": False, **RENDERING, **GIVEN, **FIXING}),
+        (
+            "check a --against b c --fix o.jsonl --overwrite",
+            {
+                "data": ["a"],
+                "model": None,
+                "json_output": False,
+                **RENDERING,
+                **GIVEN,
+                "against": ["b", "c"],
+                "fix": Path("o.jsonl"),
+                "overwrite": True,
+            },
+        ),
         (
             "convert i o --to openai",
             {
