@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actune.core.errors import DataError
+from actune.core.json_text import read_json
 from actune.core.types import ToolCall
 from actune.core.values import read_literal
 from actune.data.check_tools import Offer, Parameters, has_no_parameters, write_path
@@ -229,7 +230,7 @@ def _decode(value: object, wanted: object) -> Any:  # noqa: ANN401 - any JSON
     if not isinstance(value, str) or not isinstance(kinds, list) or value.lstrip()[:1] not in ("[", "{"):
         return None
     try:
-        inner = json.loads(value)
+        inner = read_json(value)
     except (ValueError, RecursionError):
         return None
     return inner if any(isinstance(inner, _CONTAINERS.get(kind, ())) for kind in kinds) else None

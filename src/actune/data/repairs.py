@@ -14,9 +14,8 @@ from typing import Any
 from actune.core import react
 from actune.core.conversion import new_call_id
 from actune.core.errors import DataError
-from actune.core.json_text import read_json, write_json
+from actune.core.json_text import DuplicateKeyError, read_json, write_json
 from actune.core.types import Conversation, Message, ToolCall
-from actune.core.values import read_value
 from actune.data.check_calls import Violation, find_violations, read_arguments
 from actune.data.check_tools import Offer, has_no_parameters, read_offer, write_path
 from actune.data.check_turns import list_results, miss_ids
@@ -91,20 +90,11 @@ def _rewrite_source(message: Message, repaired: Message) -> Message | None:
 
 def _repair_arguments(call: ToolCall, field: str, offer: Offer) -> tuple[str, list[Repair]]:
     text, repairs = call.arguments, []
-    value, as_json, twins = read_arguments(text)
-    if twins:
-        return text, []
-    code = "arguments-python-literal"
-    for _ in range(_LAYERS):
-        if not isinstance(value, str):
-            break
-        value, as_json, code = read_value(value), False, "arguments-encoded-twice"
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        return text, []
     try:
-        if as_json:
-            value = read_json(text)  # numbers with all their digits
-        else:
+        value, code = _read_layers(text)
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            return text, []
+        if code is not None:
             repairs.append(Repair(code=code, field=field, before=text, after=write_json(value)))
         value, mended = _fit_schema(call, value, field, offer)
         repairs += mended
@@ -113,20 +103,44 @@ def _repair_arguments(call: ToolCall, field: str, offer: Offer) -> tuple[str, li
         return text, []
 
 
+def _read_layers(text: str) -> tuple[Any, str | None]:
+    """Return the value of arguments, and the code of what is wrong with their text.
+
+    Raises:
+        ValueError: a key stands twice, or a number is none that JSON has; there is no telling what was meant.
+    """
+    code = None
+    for _ in range(_LAYERS):
+        value, as_json, twins = read_arguments(text)
+        if twins:
+            raise DuplicateKeyError(twins[0])
+        if as_json:
+            value = read_json(text)  # numbers with all their digits
+        elif code is None:
+            code = "arguments-python-literal"
+        if not isinstance(value, str):
+            break
+        text, code = value, "arguments-encoded-twice"
+    return value, code
+
+
 def _fit_schema(call: ToolCall, value: dict[str, Any], field: str, offer: Offer) -> tuple[dict[str, Any], list[Repair]]:
     """Return arguments without nulls that pad them, and with values in place of their JSON text."""
     if call.name not in offer.tools or has_no_parameters(offer.tools[call.name]):
         return value, []
     parameters = offer.parameters[call.name]
-    before = find_violations(parameters, value)
-    wanted = [one for one in before if one.code == "argument-encoded" or (one.code == "argument-null" and one.optional)]
-    mended, repairs = copy.deepcopy(value), []
-    for violation in wanted:
-        repairs.append(_apply(violation, mended, field))
-    # Only what leaves fewer faults and no other ones was understood.
-    rest = {(one.code, one.path) for one in before} - {(one.code, one.path) for one in wanted}
-    after = {(one.code, one.path) for one in find_violations(parameters, mended)}
-    return (mended, repairs) if after <= rest else (value, [])
+    done: list[Repair] = []
+    for code in ("argument-null", "argument-encoded"):
+        before = find_violations(parameters, value)
+        wanted = [one for one in before if one.code == code and (one.optional or code != "argument-null")]
+        mended = copy.deepcopy(value)
+        repairs = [_apply(violation, mended, field) for violation in wanted]
+        # Only what leaves fewer faults and no other ones was understood.
+        rest = {(one.code, one.path) for one in before} - {(one.code, one.path) for one in wanted}
+        if {(one.code, one.path) for one in find_violations(parameters, mended)} <= rest:
+            value = mended
+            done += repairs
+    return value, done
 
 
 def _apply(violation: Violation, value: Any, field: str) -> Repair:  # noqa: ANN401 - any JSON

@@ -79,14 +79,35 @@ def test_nested_padding_is_removed(rows: ModuleType):
     assert [one.field.rpartition("arguments")[2] for one in repairs] == [".items[0].b"]
 
 
-@pytest.mark.parametrize(
-    "text", ['{"city": "A", "city": "B", "days": null}', '{"city": "A", "days": null, "hours": [NaN]}']
-)
-def test_what_is_not_certain_stays(rows: ModuleType, text: str):
+UNCERTAIN = {
+    "key twice": '{"city": "A", "city": "B", "days": null}',
+    "no number": '{"city": "A", "days": null, "hours": [NaN]}',
+    "key twice in a literal": "{'city': 'A', 'city': 'B'}",
+    "key twice in text": json.dumps('{"city": "A", "city": "B"}'),
+    "key twice in a value": '{"city": "A", "hours": "[{\\"a\\": 1, \\"a\\": 2}]"}',
+}
+
+
+@pytest.mark.parametrize("case", UNCERTAIN)
+def test_what_is_not_certain_stays(rows: ModuleType, case: str):
     """A key that stands twice, a number that JSON does not have: writing the arguments anew would choose."""
-    row = read(rows.calls(rows.call(text)))
-    assert "argument-null" in {finding.code for finding in find_problems(row)}
+    row = read(rows.calls(rows.call(UNCERTAIN[case])))
+    assert find_problems(row)
     assert repair_row(row) == (row, ())
+
+
+def test_numbers_keep_their_digits(rows: ModuleType):
+    tools = rows.with_schema(
+        a={"type": "number"}, b={"type": "array", "items": {"type": "number"}}, c={"type": "string"}
+    )
+    row, _ = repair_row(read(rows.calls(rows.call('{"a": 1.10, "b": "[1e5, -0]", "c": null}'), tools=tools)))
+    assert row.messages[1].tool_calls[0].arguments == '{"a": 1.10, "b": [1e5, -0]}'
+
+
+def test_a_value_that_does_not_fit_when_decoded_stays(rows: ModuleType):
+    row, repairs = repair_row(read(rows.calls(rows.call({"city": "A", "days": None, "hours": '["six"]'}))))
+    assert json.loads(row.messages[1].tool_calls[0].arguments) == {"city": "A", "hours": '["six"]'}
+    assert [one.code for one in repairs] == ["argument-null"]
 
 
 def test_react_text_keeps_its_layout(rows: ModuleType):
