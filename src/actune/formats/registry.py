@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_args
 
 from actune.core.errors import ConfigError, DataError
-from actune.core.types import Conversation, Source
+from actune.core.types import Conversation, Message, Role, Source, ToolSpec
+from actune.formats.assemble import check
+from actune.formats.fields import Placed
 from actune.formats.padding import REPAIRS
 
 GROUP = "actune.formats"
@@ -85,7 +87,7 @@ def detect_format(rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ConfigError: no row has a known shape, or the rows are of different formats.
     """
-    found = {name: {index for index, row in enumerate(rows) if get(name).detect(row)} for name in names()}
+    found = {name: {index for index, row in enumerate(rows) if _detects(get(name), row)} for name in names()}
     known = set[int]().union(*found.values())
     for name, indices in found.items():
         if known and indices == known:
@@ -109,7 +111,7 @@ def read_row(row: Mapping[str, Any], source: Source, format_name: str) -> Conver
     """
     form = get(format_name)
     try:
-        conversation = form.read(row, source)
+        conversation = form.read(row, source) if format_name in _BUILT_IN else _read_added(form, row, source)
     except RecursionError:
         raise DataError(
             "the row is nested too deeply", code="row-too-deep", fix="remove the row, or flatten its values"
@@ -128,9 +130,27 @@ def _describe(keys: list[str]) -> str:
     return (", ".join(shown) or "none") + more
 
 
+# --- formats of other packages ----------------------------------------------------------------------------------------
+
+
 @cache
 def _added() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _BUILT_IN}
+    """Return the formats of other packages by name.
+
+    Raises:
+        ConfigError: two formats have one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        other = found.get(point.name)
+        if point.name in _BUILT_IN or (other is not None and other.value != point.value):
+            whose = "actune itself" if other is None else other.value
+            raise ConfigError(
+                f"the format {point.name!r} of {point.value} has the name of one of {whose}",
+                fix="rename it in the package that provides it, or remove that package",
+            )
+        found[point.name] = point
+    return found
 
 
 def _load(point: EntryPoint) -> object:
@@ -145,6 +165,58 @@ def _load(point: EntryPoint) -> object:
     if missing:
         raise ConfigError(
             f"the format {point.name!r} ({point.value}) has no {' and no '.join(missing)}",
-            fix="see actune/formats/registry.py for what a format has to offer",
+            fix="docs/formats.md says what a format has to offer",
         )
     return owner
+
+
+def _detects(form: Format, row: Mapping[str, Any]) -> bool:
+    try:
+        return bool(form.detect(row))
+    except Exception as error:
+        if form.name in _BUILT_IN:
+            raise
+        raise ConfigError(
+            f"the format {form.name!r} of another package failed to look at a row: {type(error).__name__}: {error}",
+            fix="name another format with --format, or repair or remove the package",
+        ) from error
+
+
+def _read_added(form: Format, row: Mapping[str, Any], source: Source) -> Conversation:
+    """Return what a format of another package reads; whatever fails in it costs the row and is counted."""
+    try:
+        conversation = form.read(row, source)
+    except (DataError, RecursionError):
+        raise
+    except Exception as error:  # code of others must not stop the rows of a file
+        raise _failed(form, f"{type(error).__name__}: {error}") from error
+    wrong = _find_wrong_type(conversation)
+    if wrong is not None:
+        raise _failed(form, f"it returned {wrong}")
+    check(
+        [Placed(message, f"messages[{index}]") for index, message in enumerate(conversation.messages)],
+        conversation.tools,
+    )
+    return conversation
+
+
+def _find_wrong_type(value: object) -> str | None:
+    """Return what is of another type than it says in a conversation; None when nothing is."""
+    if not isinstance(value, Conversation):
+        return f"{type(value).__name__}, no Conversation"
+    for index, message in enumerate(value.messages):
+        if not isinstance(message, Message) or message.role not in get_args(Role):
+            return f"messages[{index}] that is no message, or has no known role"
+        calls = message.tool_calls
+        texts = [message.content, message.reasoning, *(text for call in calls for text in (call.name, call.arguments))]
+        if not all(isinstance(text, str) for text in texts):
+            return f"messages[{index}] with a value that is no text"
+    return None if all(isinstance(tool, ToolSpec) for tool in value.tools) else "tools that are no ToolSpec"
+
+
+def _failed(form: Format, what: str) -> DataError:
+    return DataError(
+        f"the format {form.name!r} of another package failed: {what}",
+        code="format-failed",
+        fix="repair the package, which raises DataError for rows that it cannot take",
+    )
