@@ -49,7 +49,7 @@ def find_files(name: str) -> tuple[list[tuple[Path, str]], list[str]]:
         base = "/".join(name.split("@")[0].split("/")[:2])
         shown = [f"{base}/{file.relative_to(download.root).as_posix()}" for file in download.files]
         return list(zip(download.files, shown, strict=True)), list(download.notices)
-    if _GLOB.search(name):
+    if is_glob(name):
         return _choose(name, _match(path), None)
     near = difflib.get_close_matches(name, REGISTRY, n=1)
     hint = near_entries(path) or (f"did you mean {near[0]!r}? " if near else "")
@@ -57,6 +57,11 @@ def find_files(name: str) -> tuple[list[tuple[Path, str]], list[str]]:
         f"there is no dataset {name!r}: neither a file, folder or glob nor a registry name",
         fix=f"{hint}give a path, one of {', '.join(REGISTRY)}, or a hub id (hf:owner/name, ms:owner/name)",
     )
+
+
+def is_glob(name: str) -> bool:
+    """Whether a dataset's name is a pattern of files, which no path and no id of a hub is."""
+    return _GLOB.search(name) is not None and not is_hub_id(name) and not Path(name).expanduser().exists()
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from actune.core.errors import ConfigError
 from actune.core.parts import read_weights
 from actune.core.types import Conversation, Style
 from actune.core.values import read_variables
+from actune.data.files import find_files, is_glob
 from actune.data.hub import resolve_model
 from actune.data.sources import Loaded, Quarantined, load_conversations
 from actune.render.encoder import DialectName, Encoder
@@ -122,8 +123,16 @@ def check_out(out: Path, inputs: Sequence[str]) -> None:
         raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}", fix="make the folder first")
     for name in (name for spec in inputs for name in (spec, spec.rpartition("#")[0]) if name and out.exists()):
         given = Path(name)
-        if given.exists() and (out.samefile(given) or out.resolve().is_relative_to(given.resolve())):
+        inside = given.exists() and (out.samefile(given) or out.resolve().is_relative_to(given.resolve()))
+        if inside or _is_matched(out, name):
             raise ConfigError(f"{out} is read from, so it is not written to", fix="give another file")
+
+
+def _is_matched(out: Path, name: str) -> bool:
+    try:
+        return is_glob(name) and any(out.samefile(file) for file, _ in find_files(name)[0])
+    except ConfigError:  # of a name that matches nothing, said when it is read
+        return False
 
 
 def in_order(sources: Sequence[Loaded]) -> Iterator[Conversation | Quarantined]:

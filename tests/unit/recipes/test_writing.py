@@ -21,7 +21,9 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("spec", ["rows/a.jsonl", "rows/a.jsonl#1", "rows/../rows/a.jsonl", "rows"])
+@pytest.mark.parametrize(
+    "spec", ["rows/a.jsonl", "rows/a.jsonl#1", "rows/../rows/a.jsonl", "rows", "rows/*.jsonl", "**/[a].jsonl#1"]
+)
 def test_an_input_is_never_the_output(rows: Path, monkeypatch: pytest.MonkeyPatch, spec: str):
     monkeypatch.chdir(rows.parent.parent)
     with pytest.raises(ConfigError, match="is read from"):
