@@ -13,6 +13,7 @@ from actune.core.types import Message
 from actune.evals.items import Score
 from actune.evals.metrics import rescore
 from actune.evals.tasks import Item
+from actune.formats.text import is_plain_text
 from actune.render.conformance import find_prompt_losses
 from actune.render.dialects import Dialect, Turn
 from actune.render.encoder import Encoder
@@ -147,6 +148,8 @@ class _Writer:
                 )
 
     def _write_likelihood(self, item: Item) -> _Asked:
+        if is_plain_text(item.conversation):
+            return self._write_text(item)
         pairs, weights = [], []
         for turn in self._encoder.encode_turns(item.conversation):
             if turn.weight > 0 and len(turn.ids) > turn.start:
@@ -159,6 +162,24 @@ class _Writer:
                 fix="remove the row, or give an assistant message a weight",
             )
         return self._scored(item, pairs, weights)
+
+    def _write_text(self, item: Item) -> _Asked:
+        """Write a plain text without a chat around it: what is measured is all of it after its first token.
+
+        Models whose prompts begin with a token of their own (`<s>`) are given that first.
+        """
+        renderer = self._encoder.renderer
+        ids = renderer.tokenizer.encode(renderer.mark(item.conversation.messages[0].content))
+        first = renderer.tokenizer.token_id(renderer.tokenizer.named_tokens.get("bos_token", ""))
+        opening = renderer.tokenizer.encode(renderer.render([Message(role="user", content="a")], prompt=True))[:1]
+        prompt, rest = (opening, ids) if opening == [first] else (ids[:1], ids[1:])
+        if not rest:
+            raise RenderError(
+                "the text is a single token, so there is no likelihood to measure",
+                code="nothing-trained",
+                fix="remove the row",
+            )
+        return self._scored(item, [(prompt, rest)], [1.0])
 
     def _write_choices(self, item: Item) -> _Asked:
         pairs = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from actune.core.types import Conversation, Message, Source, ToolSpec
 from actune.evals.answer_metrics import fold, says
 from actune.evals.items import Axis, Split
 from actune.evals.outputs import is_json
-from actune.formats.text import is_plain_text
 
 # generate: an output for one assistant message; likelihood: of all trained text of the row; choice: of each choice.
 Kind = Literal["generate", "likelihood", "choice"]
@@ -108,7 +107,7 @@ def find_gold_fault(row: Conversation, steps: Steps = "first") -> DataError | No
 
 
 def nll_items(rows: Sequence[Conversation], *, task: str) -> list[Item]:
-    """Return one item a row: the likelihood of all its trained tokens, of a plain text (format `text`) of all tokens."""
+    """Return one item a row: the likelihood of all its trained tokens, of a plain text (format `text`) of its own."""
     return [
         Item(
             id=name,
@@ -117,17 +116,12 @@ def nll_items(rows: Sequence[Conversation], *, task: str) -> list[Item]:
             split="all",
             cluster=row.id or name,
             kind="likelihood",
-            conversation=_measured(row),
+            conversation=row,
             index=next((i for i, message in enumerate(row.messages) if message.role == "assistant"), 0),
             measures=(Measure(metric="general_nll", gold={}),),
         )
         for name, row in name_rows(rows)
     ]
-
-
-def _measured(row: Conversation) -> Conversation:
-    """Return a plain text, which is never trained, as a message whose likelihood counts."""
-    return replace(row, messages=(replace(row.messages[0], train=True),)) if is_plain_text(row) else row
 
 
 def choice_items(questions: Sequence[Question], *, task: str) -> list[Item]:

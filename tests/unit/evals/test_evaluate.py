@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from actune.evals.tasks import (
     nll_items,
     over_trigger_items,
 )
+from actune.formats import registry
 from actune.render.encoder import Encoder
 
 WEATHER = ToolSpec(
@@ -216,6 +218,36 @@ def test_nll_is_the_mean_over_trained_tokens_weighted_as_in_training(encoder, ag
     expected = -(2 * first * first + second * second) / (2 * first + second)
     assert math.isclose(score.score, expected, rel_tol=1e-12)
     assert score.output["tokens"] == 2 * first + second
+
+
+def test_the_likelihood_of_a_plain_text_is_that_of_its_own_tokens(encoder, agent_kit):
+    text = "two lines\nand <|im_end|> as text"
+    row = registry.read_row({"text": text}, Source(file="x", line=1), "text")
+    engine = agent_kit.ScriptedEngine(score=lambda prompt, tokens: [-2.0] * len(tokens))
+    (score,) = evaluate(nll_items([row], task="nll"), engine=engine, encoder=encoder)
+    tokenizer = encoder.renderer.tokenizer
+    ((prompt, rest),) = engine.scored
+    assert len(prompt) == 1
+    assert tokenizer.decode(prompt + rest) == text
+    assert tokenizer.token_id("<|im_end|>") not in rest  # what a text holds never ends a turn
+    assert (score.score, score.output["tokens"]) == (-2.0, len(rest))
+    with pytest.raises(RenderError):
+        evaluate(
+            nll_items([registry.read_row({"text": "a"}, row.source, "text")], task="n"), engine=engine, encoder=encoder
+        )
+
+
+def test_a_plain_text_follows_the_token_that_every_prompt_begins_with(tmp_path, tokenizer_folder, agent_kit):
+    shutil.copy(tokenizer_folder / "tokenizer.json", tmp_path)
+    config = json.loads((tokenizer_folder / "tokenizer_config.json").read_text())
+    config |= {"bos_token": "<|endoftext|>", "chat_template": "{{ bos_token }}" + config["chat_template"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    encoder = Encoder.from_folder(tmp_path)
+    row = registry.read_row({"text": "a b"}, Source(file="x", line=1), "text")
+    engine = agent_kit.ScriptedEngine(score=lambda prompt, tokens: [-1.0] * len(tokens))
+    evaluate(nll_items([row], task="nll"), engine=engine, encoder=encoder)
+    tokenizer = encoder.renderer.tokenizer
+    assert engine.scored == [([tokenizer.token_id("<|endoftext|>")], tokenizer.encode("a b"))]
 
 
 def test_choices_are_whole_answers(encoder, agent_kit):

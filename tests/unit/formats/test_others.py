@@ -10,7 +10,6 @@ import pytest
 from actune.core.errors import DataError
 from actune.core.types import Source
 from actune.data.sources import load_conversations
-from actune.evals.tasks import nll_items
 from actune.formats import alpaca, query_response, sharegpt, swift, text
 from actune.formats.registry import read_row
 
@@ -166,23 +165,15 @@ def test_real_sharegpt_rows(shared, language, refused):
     assert faults == refused
 
 
-def test_a_plain_text_is_never_trained_and_wholly_measured():
+def test_a_plain_text_is_one_message_that_is_never_trained():
     conversation = text.read({"id": 3, "text": " two\nlines "}, SOURCE)
     [message] = conversation.messages
     assert (message.role, message.content, message.train) == ("assistant", " two\nlines ", False)
     assert text.write(conversation) == {"id": "3", "text": " two\nlines "}
-    [item] = nll_items([conversation], task="drift")
-    assert item.conversation.messages[0].train
     chat_row = read_row(chat(("user", "q"), ("assistant", "a")) | {"x": 1}, SOURCE, "openai")
     with pytest.raises(DataError) as caught:
         text.write(chat_row)
     assert caught.value.code == "format-cannot-hold"
-    off = read_row(
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": False}]},
-        SOURCE,
-        "openai",
-    )
-    assert not nll_items([off], task="drift")[0].conversation.messages[1].train
 
 
 def test_observations_of_text_without_a_list_of_tools_are_turns_of_the_user():
