@@ -25,13 +25,14 @@ from actune.data.statistics import RowFacts
 from actune.data.tree_runs import Run, find_runs, follow, tree_weights, weigh_turns
 from actune.data.turn_prefixes import compare_turns, cut_at_line, longest_shared
 from actune.data.visible import Visible
-from actune.render.encoder import Encoder
+from actune.render.encoder import EncodedTurn, Encoder
 from actune.render.token_places import TokenPlaces
+from actune.render.tokenizer import strip_marks
 from actune.render.tree import Floats, Ints
 
 MOST_TOKENS = 5_000
 """So many trained tokens in a row are shown one by one."""
-_EDGE = 300
+_EDGE = 1_000
 """Of a long stretch that is not trained so many tokens at each end are shown one by one."""
 _PREVIEW = 140
 _CONTEXT = 64  # ids before a part: enough for any decoder
@@ -147,6 +148,8 @@ class RowWriter:
             if row.encoded:
                 encoded = row.encoded[number]
                 view["ids"] = [encoded.start, len(encoded.ids)]
+                if note := self._compare(encoded, turn.completion):
+                    view["note"] = note
                 kinship = compare_turns(row.encoded, number)
                 if kinship is not None:
                     view["kin"] = dataclasses.asdict(kinship)
@@ -158,6 +161,13 @@ class RowWriter:
     def _stop(self, text: str) -> str:
         """Return the stop that a completion ends in, "" when it ends in none."""
         return max((stop for stop in self._stops if stop and text.endswith(stop)), key=len, default="")
+
+    def _compare(self, turn: EncodedTurn, completion: str) -> str:
+        """Return a remark where the tokens of a completion decode to another text: `blank` or `differs`, else ""."""
+        decoded, written = self._places.locate(turn.ids, turn.start)[0], strip_marks(completion)
+        if decoded == written:
+            return ""
+        return "blank" if decoded[:1] == " " and written == decoded[1:] else "differs"
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 

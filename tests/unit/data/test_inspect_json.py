@@ -15,9 +15,9 @@ from actune.cli.main import main
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.data import inspect_json
 from actune.data.inspect import Examined, count_examined, examine
-from actune.data.inspect_json import RowWriter
+from actune.data.inspect_json import Chunks, RowWriter
 from actune.data.inspect_pool import Pool, Text, Tokens, as_json
-from actune.data.sources import Quarantined
+from actune.data.sources import Quarantined, load_conversations
 from actune.data.visible import Visible
 from actune.render.encoder import Encoder
 from actune.render.tokenizer import strip_marks
@@ -138,6 +138,7 @@ def check_exact(encoder: Encoder, conversation: Conversation) -> dict:
         )
         assert view["weights"] == [[encoded.weight, len(encoded.ids) - encoded.start]]
         assert "".join(texts[place] for place in places[encoded.start :]) == seen(turn.completion)
+        assert "note" not in view
         assert turn.completion.endswith(view["stop"])
         assert view["stop"]
     return shown
@@ -156,6 +157,29 @@ def test_they_are_so_where_the_tree_branches(thinking_folder: Path):
     assert shown["turns"][1]["rewritten"]
     assert shown["turns"][1]["kin"]["place"] in ("target", "target_begin")
     assert all(run["after"] < index for index, run in enumerate(shown["runs"]))
+
+
+@pytest.mark.shared
+def test_they_are_so_for_real_rows(shared: Path):
+    loaded = load_conversations(str(shared / "data/agent/reason_tool_use_demo_50.jsonl"), format_name=None, seed=0)
+    encoder = Encoder.from_folder(shared / "assets/tokenizers/qwen3", allow_loss=["reasoning"])
+    rows = [changed(one, source=SOURCE) for one in loaded.conversations[:6]]
+    assert any(len(check_exact(encoder, one)["runs"]) > 1 for one in rows)
+    blank = Encoder.from_folder(shared / "assets/tokenizers/mistral-v3")
+    shown, _ = shown_by(blank, examine(blank, row(USER, ANSWER)))
+    assert [turn["note"] for turn in shown["turns"]] == ["blank"]
+
+
+def test_what_turns_have_in_common_is_cut_where_they_part():
+    texts = Chunks()
+    turns = [("abc", "def", 0, 0), ("abcdXY", "z", 0, 4), ("abcdX!", "", 1, 5), ("abcdef", "g", 0, 6)]
+    for turn in turns:
+        texts.add(*turn)
+    for (prompt, completion, _, _), parts in zip(turns, texts.layout(), strict=True):
+        before, fresh, end = ("".join(texts.texts[one] for one in part) for part in parts)
+        assert (before + fresh, end) == (prompt, completion)
+    assert "".join(texts.texts[one] for one in texts.layout()[1][0]) == "abcd"
+    assert sum(map(len, texts.texts)) == len("abcdefXYz!g")
 
 
 def test_a_stop_word_is_the_stop_of_a_step(tokenizer_folder: Path):
@@ -233,7 +257,7 @@ def test_the_conversation_shows_calls_with_their_arguments_as_they_are(tools_fol
 def test_long_rows_show_what_is_trained_token_by_token(tools_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inspect_json, "MOST_TOKENS", 50)
     encoder = Encoder.from_folder(tools_folder)
-    long = row(Message(role="user", content="word " * 3_000), changed(ANSWER, content="so " * 100))
+    long = row(Message(role="user", content="word " * 5_000), changed(ANSWER, content="so " * 100))
     examined = examine(encoder, long)
     shown, reader = shown_by(encoder, examined)
     (run,) = shown["runs"]
