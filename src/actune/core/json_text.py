@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 _MINUS_ZERO = re.compile(r"-0(?![.0-9eE])")
-_FRACTION = re.compile(r"\d[.e]")
 
 
 class Written(float):
@@ -20,6 +19,13 @@ class Written(float):
 
     __slots__ = ("text",)
     text: str
+    made = False
+    """Whether this process ever had one: rows without any, which is most, need not be searched for them."""
+
+    def __new__(cls, value: float) -> Written:
+        """Return the number without its text, as unpickling and copying make it too."""
+        Written.made = True
+        return super().__new__(cls, value)
 
 
 class DuplicateKeyError(ValueError):
@@ -70,8 +76,7 @@ def write_json(value: object) -> str:
         RecursionError: it is nested too deeply.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    # Only numbers with a fraction or an exponent are ever `Written`.
-    return _write(value) if _FRACTION.search(text) is not None and _has_written(value) else text
+    return _write(value) if Written.made and _has_written(value) else text
 
 
 def _has_written(value: object) -> bool:

@@ -46,7 +46,7 @@ def read(row: Mapping[str, Any], source: Source) -> Conversation:
     repairs: list[str] = []
     key = "tools" if row.get("tools") is not None else "functions"
     tools = read_tools(row.get(key), key, repairs)
-    placed = read_system_key(row)
+    placed = [] if row.get("system") is None else read_system_key(row)
     placed += [
         Placed(read_message(item, f"messages[{index}]", repairs), f"messages[{index}]")
         for index, item in enumerate(read_items(row, "messages"))
@@ -82,7 +82,7 @@ def read_message(item: Mapping[str, Any], place: str, repairs: list[str]) -> Mes
     if item.get("function_call"):
         calls += read_calls(item["function_call"], f"{place}.function_call", repairs)
     reasoning = _read_reasoning(item, content.reasoning, place)
-    text = _with_refusal(item, content.text, place)
+    text = content.text if item.get("refusal") is None else _with_refusal(item, content.text, place)
     if item.get("content") is None and not text and not calls and not reasoning:
         raise _missing(place)
     return Message(
