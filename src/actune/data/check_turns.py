@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from actune.core.types import Conversation, Message, ToolCall
 from actune.data.findings import Finding
+from actune.formats.text import is_plain_text
 
+_FINISH = re.compile(r"^Action:[ ]?finish\[", re.IGNORECASE | re.MULTILINE)
 _LOOP = 3
 """Equal calls in a row from which it does not matter any more whether their results differ."""
 
@@ -20,7 +23,9 @@ def check_turns(conversation: Conversation) -> Iterator[Finding]:
             level="error",
             code="nothing-trained",
             field="messages",
-            message="no token of this row is trained: it has no assistant message with a weight above 0",
+            message="a plain text is for measuring (nll tasks of eval), not for training"
+            if is_plain_text(conversation)
+            else "no token of this row is trained: it has no assistant message with a weight above 0",
             fix="remove the row, or give an assistant message a weight",
         )
     yield from _check_order(messages)
@@ -67,13 +72,23 @@ def _check_order(messages: Sequence[Message]) -> Iterator[Finding]:
                 "join them, or put the user's text between them",
             )
         before = message
-    if before is not None and before.role != "assistant" and len(messages) > 1:
-        yield _fault(
-            f"messages[{len(messages) - 1}]",
-            "ends-without-answer",
-            f"the row ends with the {'result of a tool' if before.role == 'tool' else 'user'}; what is answered to it is not there to be trained",
-            "add the answer, or remove the last messages",
-        )
+    yield from _check_end(messages)
+
+
+def _check_end(messages: Sequence[Message]) -> Iterator[Finding]:
+    if len(messages) < 2 or messages[-1].role == "assistant":
+        return
+    before, last = messages[-2:]
+    # FireAct's episodes end with an action of their own, to which the environment answers.
+    if last.content.startswith("Observation:") and before.role == "assistant" and _FINISH.search(before.content):
+        return
+    who = "result of a tool" if last.role == "tool" else "user"
+    yield _fault(
+        f"messages[{len(messages) - 1}]",
+        "ends-without-answer",
+        f"the row ends with the {who}; what is answered to it is not there to be trained",
+        "add the answer, or remove the last messages",
+    )
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

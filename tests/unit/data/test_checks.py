@@ -209,6 +209,20 @@ def test_call_at_the_end_of_a_row_needs_no_result(rows: ModuleType):
     assert codes(read(rows.row(rows.user(), rows.asks(rows.call())))) == []
 
 
+def test_an_episode_may_end_with_the_answer_of_its_environment(rows: ModuleType):
+    """FireAct: `finish[...]` is the answer, what follows it is the environment's."""
+    steps = [
+        "Question: where?",
+        "Thought: I look.\nAction: search[a]",
+        "Observation: b",
+        "Thought: done\nAction: finish[b]",
+    ]
+    end = "Observation: Episode finished, reward = True"
+    whole, cut = rows.chat(*steps, end), rows.chat(*steps[:2], end)
+    assert codes(read(whole)) == []
+    assert codes(read(cut)) == ["ends-without-answer"]
+
+
 def test_rows_that_stand_twice_and_prompts_with_two_answers(rows: ModuleType):
     def at(line: int, raw: dict) -> Conversation:
         return read_row(raw, Source(file="x.jsonl", line=line), "openai")
