@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actune import recipes
+from actune.core.errors import ConfigError
 from actune.core.types import Conversation
 from actune.core.values import read_value
 from actune.data.sources import read_conversations
@@ -147,3 +148,49 @@ def test_nothing_is_lost_nothing_else_is_changed_and_once_is_enough(rows: list[d
             run(out, again)
             assert again.read_bytes() == out.read_bytes()
             assert sorted(path.name for path in Path(folder).glob("again*")) == ["again.jsonl"]
+
+
+ROWS = [
+    line
+    for name in ("agent.jsonl", "general.jsonl", "own/my_rows.jsonl")
+    for line in (Path(__file__).resolve().parents[2] / "examples" / name).read_bytes().splitlines()[:6]
+]
+
+
+@st.composite
+def damaged_files(draw: st.DrawFn) -> bytes:
+    """Lines of one of the examples; some are cut, doubled, or have bytes that do not belong there."""
+    start = draw(st.sampled_from([0, 6, 12]))
+    lines = list(draw(st.lists(st.sampled_from(ROWS[start : start + 6]), min_size=1, max_size=5)))
+    for place in range(len(lines)):
+        how = draw(st.sampled_from(["", "", "cut", "bytes", "quote", "blank"]))
+        at = draw(st.integers(0, len(lines[place])))
+        inserted = {
+            "bytes": draw(st.sampled_from([b"\xff\xfe", b"\x00", b"\xe4", b"\n"])),
+            "quote": b"'",
+            "blank": b"\n \r\n",
+        }
+        lines[place] = (
+            lines[place][:at] if how == "cut" else lines[place][:at] + inserted.get(how, b"") + lines[place][at:]
+        )
+    return b"\n".join(lines)
+
+
+@settings(max_examples=30, deadline=None)
+@given(damaged_files())
+def test_every_line_of_a_damaged_file_is_written_listed_or_a_double(content: bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+        data.write_bytes(content)
+        rows = sum(bool(line.strip()) for line in content.split(b"\n"))
+        try:
+            run(data, out)
+        except ConfigError:  # no row is left that tells the format
+            assert not out.exists()
+            return
+        repairs = read_lines(Path(f"{out}.repairs.jsonl"))
+        doubles = sum(entry["code"] == "duplicate-row" for entry in repairs)
+        written = out.read_bytes().splitlines()
+        assert rows == len(written) + len(read_lines(Path(f"{out}.quarantine.jsonl"))) + doubles
+        if not repairs:
+            assert set(written) <= {line.strip() for line in content.split(b"\n")}
