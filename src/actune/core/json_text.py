@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _MINUS_ZERO = re.compile(r"-0(?![.0-9eE])")
@@ -53,13 +53,16 @@ def read_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
     return (_DECODER if _MINUS_ZERO.search(text) is None else _EXACT).decode(text)
 
 
-def read_json_at(text: str, place: int) -> tuple[Any, int]:
-    """Return the value that begins at `place`, and where it ends; raises as `read_json`."""
-    return _EXACT.raw_decode(text, place)
+def make_reader(text: str) -> Callable[[str, int], tuple[Any, int]]:
+    """Return what reads values out of a text: given the text and where one begins, the value and where it ends.
+
+    It raises as `read_json`.
+    """
+    return (_DECODER if _MINUS_ZERO.search(text) is None else _EXACT).raw_decode
 
 
 def find_end(text: str, place: int) -> int:
-    """Return where the JSON value at `place` ends, also of one that `read_json_at` refuses for a key or number.
+    """Return where the JSON value at `place` ends, also of one that `read_json` refuses for a key or number.
 
     Raises:
         json.JSONDecodeError, RecursionError: there is no JSON value.

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actune.core.errors import DataError
-from actune.core.json_text import DuplicateKeyError, NotJsonError, find_end, read_json, read_json_at
+from actune.core.json_text import DuplicateKeyError, NotJsonError, find_end, make_reader, read_json
 from actune.formats.fields import kind as kind_of
 
 BOM = b"\xef\xbb\xbf"
 _BLANK = re.compile(r"[ \t\r\n]*")
-_BAD_BYTE = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are no UTF-8
+BAD_BYTE = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are no UTF-8
 _SURROGATE = re.compile(rb"\\u[dD]")
+_SURROGATE_TEXT = re.compile(r"\\u[dD]")
 _LISTS = ("data", "rows")
 # Objects that are the rows of a file are looked for in so many of its first lines.
 _PROBED = 3
@@ -154,7 +155,8 @@ class _Document:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._damaged = _BAD_BYTE.search(text) is not None
+        self._damaged = BAD_BYTE.search(text) is not None
+        self._read = make_reader(text)
         self._line, self._counted = 1, 0
 
     def skip(self, place: int) -> int:
@@ -189,7 +191,7 @@ class _Document:
         line = self.line(place)
         end: int | None = None
         try:
-            value, end = read_json_at(self.text, place)
+            value, end = self._read(self.text, place)
         except json.JSONDecodeError as error:
             return _syntax_error(error.msg, error.lineno, error.colno), None
         except (ValueError, RecursionError) as error:
@@ -199,12 +201,12 @@ class _Document:
                 end = None
             return _value_error(error, f"line {line}"), end
         if self._damaged:
-            bad = _BAD_BYTE.search(self.text, place, end)
+            bad = BAD_BYTE.search(self.text, place, end)
             if bad is not None:
                 before = self.text[self.text.rfind("\n", 0, bad.start()) + 1 : bad.start()]
                 byte = len(before.encode("utf-8", "surrogateescape")) + 1
                 return bad_bytes(self.line(bad.start()), byte, bad.group().encode("utf-8", "surrogateescape")), end
-        if self.text.find("\\ud", place, end) >= 0 or self.text.find("\\uD", place, end) >= 0:
+        if _SURROGATE_TEXT.search(self.text, place, end) is not None:
             value = _refuse_surrogates(value, line)
         return value, end
 

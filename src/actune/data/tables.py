@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from actune.core.errors import ConfigError, DataError
 from actune.data.json_rows import load_cell
-from actune.formats.padding import ARGUMENTS, Padded, drop_padding
+from actune.formats.padding import ARGUMENTS, TOOLS, Padded, drop_padding
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _NESTED = ("messages", "conversations", "tools", "functions", "history")
 _MAX_CELL = 1 << 30  # bytes; the csv module's own limit of 128 KiB is less than a long conversation
 _BATCH = 256  # rows
-_BAD_BYTES = range(0xDC80, 0xDD00)  # what `surrogateescape` makes of bytes that are no UTF-8
 
 
 # --- csv --------------------------------------------------------------------------------------------------------------
@@ -72,7 +71,7 @@ def _csv_row(header: Sequence[str], cells: Sequence[str], number: int, line: int
             fix="put cells with commas or line breaks in double quotes",
         )
     for key, cell in zip(header, cells, strict=True):
-        if not cell.isascii() and any(ord(character) in _BAD_BYTES for character in cell):
+        if not cell.isascii() and _has_bad_bytes(cell):
             return DataError(
                 f"invalid UTF-8 in the row that begins in line {line}, column {key!r}",
                 code="utf8-invalid",
@@ -80,6 +79,14 @@ def _csv_row(header: Sequence[str], cells: Sequence[str], number: int, line: int
                 fix="convert the file to UTF-8 (for example: iconv -f GB18030 -t UTF-8)",
             )
     return _decode_cells({key: cell for key, cell in zip(header, cells, strict=True) if cell}, number)
+
+
+def _has_bad_bytes(cell: str) -> bool:
+    try:
+        cell.encode("utf-8")
+    except UnicodeEncodeError:  # single surrogates, which stand for bytes that are no UTF-8
+        return True
+    return False
 
 
 def _check_header(names: Sequence[str]) -> list[str]:
@@ -124,12 +131,14 @@ def scan_parquet(stream: BinaryIO) -> Iterator[tuple[int, object]]:
     try:
         table = pq.ParquetFile(stream)
         _check_header(table.schema_arrow.names)
-        readers = {field.name: _reader(field.type) for field in table.schema_arrow}
+        schema = table.schema_arrow
+        padded = any(_pads(field, field.name in TOOLS) for field in schema)
+        readers = {field.name: _reader(field.type, padded=padded) for field in schema}
         number = 0
         for batch in table.iter_batches(batch_size=_BATCH):
             for row in _rows(batch):
                 number += 1
-                yield number, row if isinstance(row, DataError) else _convert(row, readers, number)
+                yield number, row if isinstance(row, DataError) else _convert(row, readers, number, padded=padded)
     except pa.ArrowException as error:
         raise ConfigError(f"the parquet file cannot be read: {error}", fix="fetch it again") from error
 
@@ -153,114 +162,159 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | DataError]:
 
 
 class _CellError(Exception):
-    """A value of a table that cannot be read; `error` says what is wrong."""
+    """A value of a table that cannot be read; `place` grows on the way out of nested values."""
 
-    def __init__(self, error: DataError) -> None:
-        super().__init__(error)
-        self.error = error
+    def __init__(self, code: str, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.code, self.what, self.fix = code, what, fix
+        self.place = ""
+
+    def inside(self, outer: str) -> _CellError:
+        """Return the error as that of the value around it."""
+        self.place = outer + (f".{self.place}" if self.place and self.place[0] != "[" else self.place)
+        return self
+
+    def error(self, number: int) -> DataError:
+        """Return what is said of the row."""
+        return DataError(
+            f"row {number}: {self.place} {self.what}", code=self.code, field=self.place or None, fix=self.fix
+        )
 
 
-_Reader = Callable[[Any, str], Any]
+_Reader = Callable[[Any], Any]
 
 
-def _convert(row: dict[str, Any], readers: Mapping[str, _Reader | None], number: int) -> dict[str, Any] | DataError:
+def _pads(field: pa.Field, inside: bool) -> bool:
+    """Whether a column has structs among tools or arguments (`inside`), whose nulls may be no keys."""
+    import pyarrow.types as types
+
+    inside = inside or field.name in ARGUMENTS
+    if types.is_struct(field.type) and inside:
+        return True
+    inner = range(field.type.num_fields) if types.is_nested(field.type) else ()
+    return any(_pads(field.type.field(index), inside) for index in inner)
+
+
+def _convert(
+    row: dict[str, Any], readers: Mapping[str, _Reader | None], number: int, *, padded: bool
+) -> dict[str, Any] | DataError:
     """Return a row of the values that JSON has; a key with null may be absent from the row."""
+    key = ""
     try:
         for key, reader in readers.items():
             if reader is not None and row[key] is not None:
-                row[key] = reader(row[key], key)
+                row[key] = reader(row[key])
         decoded = _decode_cells(row, number)
-        return decoded if isinstance(decoded, DataError) else drop_padding(decoded)
-    except (_CellError, DataError) as problem:
-        error = problem.error if isinstance(problem, _CellError) else problem
+        return drop_padding(decoded) if padded and not isinstance(decoded, DataError) else decoded
+    except _CellError as problem:
+        return problem.inside(key).error(number)
+    except DataError as error:
         return DataError(f"row {number}: {error.message}", code=error.code, field=error.field, fix=error.fix)
     except RecursionError:
         return DataError(f"row {number} is nested too deeply", code="row-too-deep", fix="flatten its values")
 
 
-def _reader(kind: pa.DataType) -> _Reader | None:
-    """Return what makes a value of an Arrow type one that JSON has; None where it is that already."""
+def _reader(kind: pa.DataType, *, padded: bool, strict: bool = False) -> _Reader | None:
+    """Return what makes a value of an Arrow type one that JSON has; None where it is that already.
+
+    `strict`: of arguments, which may be any JSON, so that nothing may stand for a value that JSON does not have.
+    `padded`: structs are marked as `Padded`.
+    """
     import pyarrow.types as types
 
     if isinstance(kind, types.lib.BaseExtensionType):
-        return _read_json if kind.extension_name == "arrow.json" else _reader(kind.storage_type)
+        return (
+            _read_json
+            if kind.extension_name == "arrow.json"
+            else _reader(kind.storage_type, padded=padded, strict=strict)
+        )
     if types.is_dictionary(kind):
-        return _reader(kind.value_type)
+        return _reader(kind.value_type, padded=padded, strict=strict)
     if types.is_struct(kind):
-        return _struct_reader({field.name: _reader(field.type) for field in kind})
+        named = {f.name: _reader(f.type, padded=padded, strict=strict or f.name in ARGUMENTS) for f in kind}
+        return _struct_reader(named) if padded or any(named.values()) else None
     if types.is_map(kind):
-        return _map_reader(_reader(kind.item_type))
+        return _map_reader(_reader(kind.item_type, padded=padded, strict=strict))
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        inner = _reader(kind.value_type)
+        inner = _reader(kind.value_type, padded=padded, strict=strict)
         return None if inner is None else _list_reader(inner)
     if types.is_floating(kind):
-        return _read_float
+        return _refuse_infinite if strict else _name_infinite
     plain = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     plain = plain or types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)
-    return None if plain else _read_other
+    return None if plain else (_refuse if strict else _name)
 
 
-def _read_float(value: float, place: str) -> object:
-    return value if math.isfinite(value) else _read_other(value, place)
+def _name(value: object) -> object:
+    """Return an object in place of a value that JSON does not have: no reader takes it for a text or a number."""
+    return {type(value).__name__: str(value)}
 
 
-def _read_other(value: object, place: str) -> object:
-    """Return an object in place of a value that JSON does not have: no reader takes it for a text or a number.
-
-    Arguments may be any object, so there it is an error.
-    """
-    kind = type(value).__name__
-    if any(part in ARGUMENTS for part in place.replace("[", ".").split(".")):
-        raise _CellError(
-            DataError(
-                f"{place} is {value!r} ({kind}), which JSON does not have",
-                code="arguments-unreadable",
-                field=place,
-                fix="write it as a text or a number",
-            )
-        )
-    return {kind: str(value)}
+def _refuse(value: object) -> object:
+    raise _CellError(
+        "arguments-unreadable",
+        f"is {value!r} ({type(value).__name__}), which JSON does not have",
+        "write it as a text or a number",
+    )
 
 
-def _read_json(value: str, place: str) -> object:
-    read = load_cell(value, place)
+def _name_infinite(value: float) -> object:
+    return value if math.isfinite(value) else _name(value)
+
+
+def _refuse_infinite(value: float) -> object:
+    return value if math.isfinite(value) else _refuse(value)
+
+
+def _read_json(value: str) -> object:
+    read = load_cell(value, "holds JSON text that cannot be read")
     if isinstance(read, DataError):
-        raise _CellError(DataError(read.message, code=read.code, field=place, fix=read.fix))
+        raise _CellError(read.code, read.message, str(read.fix))
     return read
 
 
 def _struct_reader(readers: Mapping[str, _Reader | None]) -> _Reader:
-    def read(value: Mapping[str, Any], place: str) -> Padded:
-        return Padded(
-            {
-                key: item if reader is None or item is None else reader(item, f"{place}.{key}")
-                for (key, item), reader in zip(value.items(), readers.values(), strict=True)
-            }
-        )
+    nested = [(key, reader) for key, reader in readers.items() if reader is not None]
+
+    def read(value: dict[str, Any]) -> Padded:
+        made = Padded(value)
+        for key, reader in nested:
+            item = value[key]
+            if item is not None:
+                try:
+                    made[key] = reader(item)
+                except _CellError as error:
+                    raise error.inside(key) from None
+        return made
 
     return read
 
 
 def _map_reader(inner: _Reader | None) -> _Reader:
-    def read(value: Sequence[tuple[Any, Any]], place: str) -> dict[str, Any]:
+    def read(value: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, item in value:
             if not isinstance(key, str):
-                what = f"{place}: the key {key!r} is no text"
-                raise _CellError(DataError(what, code="cell-unreadable", field=place, fix="write it as JSON text"))
+                raise _CellError("cell-unreadable", f"has the key {key!r}, which is no text", "write it as JSON text")
             if key in found:
-                what = f"{place}: the key {key!r} stands twice in one object"
-                raise _CellError(DataError(what, code="json-duplicate-key", field=place, fix="keep one of them"))
-            found[key] = item if inner is None or item is None else inner(item, f"{place}.{key}")
+                raise _CellError("json-duplicate-key", f"has the key {key!r}, which stands twice", "keep one of them")
+            try:
+                found[key] = item if inner is None or item is None else inner(item)
+            except _CellError as error:
+                raise error.inside(key) from None
         return found
 
     return read
 
 
 def _list_reader(inner: _Reader) -> _Reader:
-    def read(value: Sequence[Any], place: str) -> Sequence[Any]:
-        if inner is _read_float and all(item is None or math.isfinite(item) for item in value):
-            return value  # a vector of thousands of numbers, say
-        return [item if item is None else inner(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    def read(value: list[Any]) -> list[Any]:
+        made = []
+        for index, item in enumerate(value):
+            try:
+                made.append(item if item is None else inner(item))
+            except _CellError as error:
+                raise error.inside(f"[{index}]") from None
+        return made
 
     return read

@@ -12,7 +12,8 @@ from typing import Any
 from actune.core.errors import DataError
 from actune.core.schema import find_properties, find_types
 
-_TOOLS = ("tools", "functions", "available_tools")
+TOOLS = ("tools", "functions", "available_tools")
+"""Keys that the tools of a row stand under."""
 _SCHEMAS = ("parameters", "input_schema")
 ARGUMENTS = ("arguments", "input")
 """Keys that the arguments of a call stand under."""
@@ -39,12 +40,12 @@ def drop_padding(row: Mapping[str, Any]) -> dict[str, Any]:
     repairs: list[str] = []
     result = dict(row)
     schemas: dict[str, Any] = {}
-    for key in _TOOLS:
+    for key in TOOLS:
         tools = result.get(key)
         if isinstance(tools, list):
             result[key] = [_tool(tool, f"{key}[{index}]", schemas, repairs) for index, tool in enumerate(tools)]
     for key, value in result.items():
-        if key not in _TOOLS:
+        if key not in TOOLS:
             result[key] = _search(value, key, schemas, repairs)
     return result | {REPAIRS: repairs} if repairs else result
 

@@ -140,7 +140,8 @@ def test_json_columns_and_maps_hold_arguments_as_they_are(tmp_path):
     results = read_all(parquet(tmp_path / "d.parquet", pa.table({"messages": pa.array(rows, pa.list_(message))})))
     assert arguments(results[0]) == '{"a": 1, "b": null}'
     assert isinstance(results[1], DataError)
-    assert (results[1].code, "'a' stands twice" in results[1].message) == ("json-duplicate-key", True)
+    assert (results[1].code, "'a', which stands twice" in results[1].message) == ("json-duplicate-key", True)
+    assert results[1].field == "messages[0].tool_calls[0].arguments"
 
 
 def test_padding_of_structs_is_left_out_and_reported_where_null_cannot_be_a_value(tmp_path):
