@@ -96,14 +96,14 @@ class Pool:
         if self._counts[text] > 1:
             return [self._number(text)]
         parts: list[str | int] = []
+        own: list[str] = []
         for line in _lines(text):
             if self._counts[line] > 1:
-                parts.append(self._number(line))
-            elif parts and isinstance(parts[-1], str):
-                parts[-1] += line
+                parts += ["".join(own), self._number(line)] if own else [self._number(line)]
+                own = []
             else:
-                parts.append(line)
-        return parts
+                own.append(line)
+        return [*parts, "".join(own)] if own else parts
 
     def _number(self, text: str) -> int:
         number = self._numbers.setdefault(text, len(self.texts))

@@ -217,10 +217,11 @@ def _show_target(
         if decoded[:1] == " " and text.startswith(decoded[1:]):
             note = words("note_blank")
     stop_at = len(decoded) if rest is not None else len(decoded) - len(_stop_of(encoder, decoded))
+    several = weights is not None and len(set(weights)) > 1
     pieces, place, token = [], 0, 0
     for number, (group, piece) in enumerate(groups):
         place += len(piece)
-        shade = f" {_shade(weights[token])}" if weights is not None and len(set(weights)) > 1 else ""
+        shade = f" {_shade(weights[token])}" if weights is not None and several else ""
         token += len(group)
         stop = " stop" if place > stop_at else ""
         title = f"id {' '.join(map(str, group))}" + (", stop" if stop else "")

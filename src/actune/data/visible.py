@@ -95,6 +95,8 @@ RUN_KINDS = {"literal": "l", "control": "c", "blanks": "b", "unseen": "u", "brea
 """Letters for what a run is: a control token read as text, one of the template, blanks at the end of a line, an unseen
 character by its name, and many line breaks or tabs in a row (the last three with their number). `x` is what is left out."""
 
+_SIGNS = {sign: Markup(f'<span class="white">{shown}</span>{sign}') for sign, shown in (("\n", "↵"), ("\t", "⇥"))}
+
 
 def _show_match(found: re.Match[str]) -> Markup:
     text = found.group()
@@ -107,7 +109,7 @@ def _show_match(found: re.Match[str]) -> Markup:
         sign = "↵" if text[0] == "\n" else "⇥"
         if len(text) > _LONG_RUN:
             return Markup('<span class="mark">{} × {}</span>{}').format(sign, f"{len(text):,}", text[0])
-        return Markup('<span class="white">{}</span>{}').format(sign, text[0]) * len(text)
+        return _SIGNS[text[0]] * len(text)
     if found["blanks"] is not None:
         return Markup('<span class="blank">{}</span>').format(text)
     times = f" × {len(text):,}" if len(text) > 1 else ""
