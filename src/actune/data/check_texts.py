@@ -16,14 +16,26 @@ from actune.data.findings import Finding
 # Zero-width and bidirectional controls, and control characters but tab and line ends. The joiners U+200C, U+200D and the
 # marks U+200E, U+200F are left out: Persian, Hindi, emoji and right-to-left texts are written with them.
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
+# Scripts without spaces, whose words a zero-width space may part: Thai, Lao, Myanmar, Khmer.
+_SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _CONTROLS = tuple(map(chr, (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F)))
 _WIDE_CONTROLS = tuple("\u200b\u2060\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# UTF-8 read as Latin-1 or Windows-1252. A single capital letter with a tilde before a quotation mark may be Portuguese.
-_CONTINUED = "[\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]"
-_MOJIBAKE = re.compile(
-    f"[\u00c3\u00c2][\u00a1-\u00ba\u00bc-\u00bf]|\u00e2\u20ac{_CONTINUED}|\u00ef\u00bf\u00bd|\u951f\u65a4\u62f7|(?:[\u00e3-\u00e9\u00ef]{_CONTINUED}{{2}}){{2}}"
+# UTF-8 read as Latin-1 or Windows-1252: what the bytes 80 to BF become there, after what a first byte becomes.
+_CONTINUED = (
+    "[\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d"
+    "\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]"
 )
-_MOJIBAKE_SIGNS = tuple("\u00c3\u00c2\u00e2\u00ef\u951f\u00e3\u00e4\u00e5\u00e6\u00e7\u00e8\u00e9")
+_MOJIBAKE = re.compile(
+    "|".join(
+        (
+            "[ÃÂ][\u00a1-\u00ba\u00bc-\u00bf]",  # a letter with an accent; quotation marks after it may be Portuguese
+            f"â[\u0080€]{_CONTINUED}",  # quotation marks and dashes
+            f"(?:[ã-éï]{_CONTINUED}{{2}}){{2}}",  # two ideographs; one may be French before punctuation
+            "ï¿½|锟斤拷",  # U+FFFD itself, once in Latin-1 and twice in GBK
+        )
+    )
+)
+_MOJIBAKE_SIGNS = tuple("ÃÂâï锟ãäåæçèé")
 # Marks of turns and calls of common chat templates.
 _MARKS = re.compile(
     r"<\|(?:im_start|im_end|im_sep|endoftext|begin_of_text|end_of_text|start_header_id|end_header_id|eot_id|eom_id"
@@ -72,7 +84,7 @@ def check_texts(conversation: Conversation) -> Iterator[Finding]:
             yield from _damaged(f"messages[{index}]", message)
     if any(sign in own for sign in _TAG_SIGNS):
         for index, message in enumerate(messages):
-            if message.role == "assistant":
+            if _is_taught(message):
                 yield from _tagged(f"messages[{index}]", message, offered=bool(conversation.tools))
     yield from _empty_talk(conversation)
     if (
@@ -88,6 +100,10 @@ def check_texts(conversation: Conversation) -> Iterator[Finding]:
             message="the system text speaks of tools that follow, but the row has no list of tools that can be read",
             fix="put the tools into the row's list, or the API list into the layout of docs/formats.md",
         )
+
+
+def _is_taught(message: Message) -> bool:
+    return message.role == "assistant" and message.train and message.weight > 0
 
 
 def _has_damage(own: str, everything: str) -> bool:
@@ -126,6 +142,8 @@ def _damaged(place: str, message: Message) -> Iterator[Finding]:
                 "read the source again as UTF-8",
             )
         hidden = set(_INVISIBLE.findall(text)) if own else {"\x00"} & set(text)
+        if "\u200b" in hidden and _SPACELESS.search(text) is not None:
+            hidden.remove("\u200b")
         if hidden:
             shown = ", ".join(f"U+{ord(sign):04X}" for sign in sorted(hidden))
             yield _fault(field, "invisible-character", f"characters that nobody sees: {shown}", "remove them")
@@ -179,7 +197,7 @@ def _empty_talk(conversation: Conversation) -> Iterator[Finding]:
     for index, message in enumerate(conversation.messages):
         if message.role == "user":
             asked = message.content
-        if message.role != "assistant":
+        if not _is_taught(message):
             continue
         field = f"messages[{index}].content"
         text = message.content

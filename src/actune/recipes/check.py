@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from actune.core.errors import ConfigError
+from actune.data.files import find_files
 from actune.data.overlap import Prompts, join_prompts, prompt_grams, prompt_keys
 from actune.data.sources import Quarantined, split_count
 from actune.recipes.examine import Examination, Problem, iterate_rows
@@ -57,6 +58,8 @@ def check(  # noqa: PLR0913 - one parameter a flag
         if value is not None and model is None:
             stderr().print(f"note: {flag} has no effect without --model", markup=False)
     _refuse_same(data, against)
+    for spec in (*data, *against):
+        find_files(split_count(spec)[0])  # a name that is wrong is told before any of the others is read
     if fix is not None:
         check_outputs(fix, [*data, *against], overwrite=overwrite)
     elif overwrite:

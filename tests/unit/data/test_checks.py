@@ -223,6 +223,30 @@ def test_an_episode_may_end_with_the_answer_of_its_environment(rows: ModuleType)
     assert codes(read(cut)) == ["ends-without-answer"]
 
 
+@pytest.mark.parametrize(
+    "code", ["result-in-answer", "placeholder-answer", "answer-copies-question", "reasoning-in-answer"]
+)
+def test_what_is_not_trained_teaches_nothing_wrong(rows: ModuleType, code: str):
+    bad = json.loads(json.dumps(rows.TABLE[code][0]))
+    bad["messages"][1]["train"] = False
+    bad["messages"] += [rows.user("And now?"), rows.says()]
+    assert codes(read(bad)) == []
+
+
+@pytest.mark.parametrize("text", ["你好，世界", "“quoted” – it’s", "naïve café", "Ünïcödé £5"])
+def test_utf8_that_was_read_as_another_encoding(rows: ModuleType, text: str):
+    assert codes(read(rows.chat("Hi", text))) == []
+    for encoding in ("latin-1", "cp1252"):
+        damaged = "".join(bytes([byte]).decode(encoding, errors="replace") for byte in text.encode())
+        if "\ufffd" not in damaged:
+            assert codes(read(rows.chat("Hi", damaged))) == ["wrong-encoding"], damaged
+
+
+def test_a_zero_width_space_parts_words_where_no_space_does(rows: ModuleType):
+    assert codes(read(rows.chat("Hi", "สวัสดี\u200bครับ"))) == []
+    assert codes(read(rows.chat("Hi", "สวัสดี\u2060ครับ"))) == ["invisible-character"]
+
+
 def test_rows_that_stand_twice_and_prompts_with_two_answers(rows: ModuleType):
     def at(line: int, raw: dict) -> Conversation:
         return read_row(raw, Source(file="x.jsonl", line=line), "openai")

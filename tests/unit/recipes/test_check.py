@@ -223,12 +223,14 @@ def test_fix_says_before_and_after(tmp_path, capsys):
         (["a.jsonl", "--fix", "there.jsonl"], "--overwrite"),
         (["a.jsonl", "--fix", "new.jsonl"], "new.jsonl.repairs.jsonl is there"),
         (["a.jsonl", "--against", "a.jsonl"], "as held-out data"),
+        (["broken.jsonl", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
 def test_what_is_refused(tmp_path, capsys, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.jsonl", chat("Hi"))
     (tmp_path / "there.jsonl").touch()
+    (tmp_path / "broken.jsonl").write_text("{}")  # told only if it is read
     (tmp_path / "new.jsonl.repairs.jsonl").touch()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert main(["check", *arguments]) == 2
