@@ -283,6 +283,16 @@ def test_every_row_of_a_damaged_file_is_counted_once(tmp_path, kind, form, harm)
     verify(kind, raw, examine(tmp_path / "work", f"rows.{kind}", raw))
 
 
+@settings(FUZZ, max_examples=60)
+@given(form=st.sampled_from(sorted(ROWS)), place=share, value=st.integers(1, 255))
+def test_one_wrong_byte_of_a_json_array_costs_one_row_or_says_that_the_rest_is_lost(tmp_path, form, place, value):
+    raw = flip([place], value)(write_plain("json", ROWS[form]))
+    found = examine(tmp_path / "work", "rows.json", raw)
+    verify("json", raw, found)
+    if isinstance(found, tuple) and raw[:1] == b"[" and not any("not read" in one["message"] for one in found[1]):
+        assert found[0] >= raw.count(b"\n {")  # what begins an element
+
+
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
 @settings(FUZZ, max_examples=25)
 @given(form=st.sampled_from(sorted(ROWS)), harm=damages, inside=st.booleans())

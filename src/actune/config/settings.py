@@ -67,7 +67,7 @@ class DataSettings(Group):
 
     dataset: tuple[str, ...] = Field(
         default=(),
-        description="Agent rows: files, registry names (ms-agent), hub ids (hf:owner/name, ms:owner/name); NAME#N samples N rows, and repeats them where there are fewer.",
+        description="Agent rows: files, folders, patterns (data/*.jsonl), registry names (ms-agent), hub ids (hf:owner/name, ms:owner/name); NAME#N samples N rows, and repeats them where there are fewer.",
     )
     format: str | None = Field(default=None, description="Format of the rows. Default: detected per file.")
     train_dataset_sample: Annotated[int, Field(ge=-1)] = Field(

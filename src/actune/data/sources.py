@@ -59,7 +59,7 @@ class Loaded:
 
 
 def read_file(path: Path, *, dataset: str = "", shown: str | None = None) -> Iterator[Row]:
-    """Return an iterator over (source, raw row or DataError) of a jsonl, json, parquet or csv file, or a gz of one.
+    """Return an iterator over (source, raw row or DataError) of a data file (see `rows.SUFFIXES`).
 
     Blank lines are skipped. A row that cannot be decoded is a DataError, and reading goes on where the file type
     allows it. `shown` is the name that errors give the file (default: the path as given).

@@ -220,9 +220,10 @@ def _reader(kind: pa.DataType, *, padded: bool, strict: bool = False) -> _Reader
     `strict`: of arguments, which may be any JSON, so that nothing may stand for a value that JSON does not have.
     `padded`: structs are marked as `Padded`.
     """
+    import pyarrow as pa
     import pyarrow.types as types
 
-    if isinstance(kind, types.lib.BaseExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):
         return (
             _read_json
             if kind.extension_name == "arrow.json"
