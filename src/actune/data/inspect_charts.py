@@ -12,8 +12,8 @@ from actune.data.statistics import Bin
 _WIDTH, _HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 16, 160
 _BAR = 150
-_OPEN_LABEL = 70
-"""Room that the label of an open bin takes."""
+_OPEN_LABEL, _END_LABEL = 70, 45
+"""Room that the label of an open bin takes, and that of the last edge."""
 
 
 def draw_histogram(bins: Sequence[Bin], name: str, *, limit: float | None = None, percent: bool = False) -> Markup:
@@ -81,8 +81,8 @@ def _labels(bins: Sequence[Bin], inner: float, percent: bool) -> list[str]:
     offset = inner / 2 if single else 0.0
     parts = []
     for index, one in enumerate(closed):
-        near_the_open = bins[-1].open and _LEFT + index * inner > _WIDTH - _RIGHT - _OPEN_LABEL
-        if index % every == 0 and not near_the_open:
+        room = _OPEN_LABEL if bins[-1].open else _END_LABEL if percent else 0
+        if index % every == 0 and (not room or _LEFT + index * inner < _WIDTH - _RIGHT - room):
             label = f"{one.low:.0%}" if percent else f"{one.low:,.0f}"
             parts.append(_text(_LEFT + index * inner + offset, _BOTTOM + 18, label, "middle"))
     if bins[-1].open:
