@@ -35,7 +35,7 @@ from actune.core.types import Conversation, Source
 from actune.formats import registry
 from actune.render.chat import ChatRenderer
 from actune.render.encoder import Encoder
-from actune.render.token_places import TokenPlaces
+from actune.render.token_places import TokenPlaces, move_to
 from actune.render.tokenizer import ChatTemplates, TextTokenizer, load_templates, strip_marks
 
 LOST = frozenset({
@@ -202,9 +202,10 @@ def judge_reading(turn: Any, encoder: Encoder, conversation: Conversation, stops
 def judge_parts(turn: Any, encoder: Encoder, conversation: Conversation) -> str:
     """Return "" if the parts of a target are all of it, in order, and hold what belongs there of its message."""
     text, begins = TokenPlaces(encoder.renderer.tokenizer).locate(turn.ids, turn.start)
-    # Some tokenizers put a blank behind a control token.
-    if text.split() != turn.turn.completion.split() or begins != sorted(begins):
+    begins = move_to(text, begins, turn.turn.completion)
+    if begins is None or begins != sorted(begins):
         return "tokens are not found in the target"
+    text = turn.turn.completion
     spans = encoder.dialect_of(conversation).find_parts(conversation, turn.turn.index, text)
     if "".join(text[span.start : span.end] for span in spans) != text or spans[-1].part != "stop":
         return "parts do not make up the target"

@@ -18,7 +18,7 @@ from actune.render.chat import ChatRenderer, load_renderer
 from actune.render.conformance import Loss, find_losses
 from actune.render.dialects import ChatDialect, Dialect, ReactDialect, Turn, write_turns
 from actune.render.parts import weigh_tokens
-from actune.render.token_places import TokenPlaces
+from actune.render.token_places import TokenPlaces, move_to
 from actune.render.tree import Floats, TokenTree, TrainingSequence, build_tree
 
 DialectName = Literal["auto", "react", "react_zh", "chat"]
@@ -179,22 +179,25 @@ class Encoder:
                     fix="begin the row with a user message",
                 )
             plain = self._plain or weight == 0
-            weights = None if plain else self._weigh(conversation, turn.index, ids, start) * weight
+            weights = None if plain else self._weigh(conversation, turn, ids, start) * weight
             encoded.append(EncodedTurn(turn=turn, ids=ids, start=start, weight=weight, weights=weights))
         return encoded
 
-    def _weigh(self, conversation: Conversation, index: int, ids: Sequence[int], start: int) -> Floats:
+    def _weigh(self, conversation: Conversation, turn: Turn, ids: Sequence[int], start: int) -> Floats:
         """Return the weight that each token of a completion has for the part it belongs to."""
         if self.weights.uniform is not None:
             return np.full(len(ids) - start, self.weights.uniform, dtype=np.float32)
         text, begins = self._places.locate(ids, start)
+        moved = move_to(text, begins, turn.completion)
+        if moved is not None:
+            text, begins = turn.completion, moved
         try:
-            spans = self.dialect_of(conversation).find_parts(conversation, index, text)
+            spans = self.dialect_of(conversation).find_parts(conversation, turn.index, text)
         except DataError as error:
             raise RenderError(
                 f"loss_weights cannot be laid on the parts of the answer: {error.message}",
                 code="parts-unknown",
-                field=f"messages[{index}]",
+                field=f"messages[{turn.index}]",
                 fix="use --dialect react, or leave out --loss_weights",
             ) from error
         return weigh_tokens(begins, spans, self.weights)

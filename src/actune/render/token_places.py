@@ -1,4 +1,4 @@
-"""Where tokens begin in the text that they are the ids of."""
+"""Where tokens begin in the text that they decode to, and in the one that they were made of."""
 
 from __future__ import annotations
 
@@ -75,3 +75,25 @@ class TokenPlaces:
             pieces.append(stream.push(token))
             size += len(pieces[-1])
         return "".join([*pieces, stream.finish()]), begins
+
+
+def move_to(text: str, begins: Sequence[int], written: str) -> list[int] | None:
+    """Return where tokens begin in the text they were made of, by where they begin in the text that they decode to.
+
+    Some tokenizers add a blank behind a control token. None where the two differ in more than blanks.
+    """
+    if text == written:
+        return list(begins)
+    places, at = [], 0
+    for character in text:
+        while at < len(written) and written[at] != character and written[at].isspace() and not character.isspace():
+            at += 1
+        places.append(at)
+        if at < len(written) and written[at] == character:
+            at += 1
+        elif not character.isspace():
+            return None
+    if written[at:].strip():
+        return None
+    places.append(len(written))
+    return [places[begin] for begin in begins]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from actune.core.parts import PartWeights, Span, read_weights
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.render.encoder import Encoder
 from actune.render.parts import weigh_tokens
-from actune.render.token_places import TokenPlaces
+from actune.render.token_places import TokenPlaces, move_to
 from actune.render.tokenizer import TextTokenizer
 from actune.render.tree import TokenTree
 
@@ -284,3 +285,43 @@ def test_tokens_are_found_where_characters_are_made_of_several(tokenizer_folder:
     for token, begin in zip(ids, begins, strict=True):
         piece = split.decode([token])
         assert "\ufffd" in piece or text.startswith(piece, begin)
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "moved"),
+    [
+        ("ab", "ab", [0, 1, 2]),
+        (" a b", "a b", [0, 0, 1, 2, 3]),
+        ("\n\na", "\na", [0, 1, 1, 2]),
+        ("ab", "a  b", [0, 3, 4]),
+        ("a ", "a", [0, 1, 1]),
+        ("a", "a\n", [0, 2]),
+        ("é", "e\u0301", None),
+        ("a", "ab", None),
+        ("ab", "a", None),
+    ],
+)
+def test_blanks_that_a_tokenizer_adds_move_nothing(text: str, written: str, moved: list[int] | None):
+    assert move_to(text, range(len(text) + 1), written) == moved
+
+
+def test_a_blank_before_the_first_marker_hides_no_part(tmp_path: Path, tokenizer_folder: Path):
+    """Tokenizers made with SentencePiece put a blank behind a control token: `Action:` then decodes as ` Action:`."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tokenizer_folder / name).read_bytes())
+    config = json.loads((tmp_path / "tokenizer.json").read_text())
+    config["pre_tokenizer"]["add_prefix_space"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(config))
+    template = (
+        "{%- for m in messages %}{{- '<|im_start|>' + m.role + '<|im_end|>' + m.content + '<|im_end|>' }}{%- endfor %}"
+    )
+    template += "{%- if add_generation_prompt %}{{- '<|im_start|>assistant<|im_end|>' }}{%- endif %}"
+    (tmp_path / "t.jinja").write_text(template)
+    encoder = Encoder.from_folder(tmp_path, chat_template=tmp_path / "t.jinja", weights=DISTINCT)
+    row = react_row()
+    call = replace(row.messages[1], reasoning="")
+    seen: dict[float, str] = {}
+    for text, weight in weighed(encoder, replace(row, messages=(ASKED, call, *row.messages[2:]))):
+        seen[weight] = seen.get(weight, "") + text
+    assert seen[2.0].strip() == "Action: weather"
+    assert seen[5.0].strip() == "Final Answer: Sunny."
