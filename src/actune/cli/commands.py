@@ -123,6 +123,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     now: Now = None,
     allow_loss: AllowLoss = None,
     template_variables: TemplateVariables = None,
+    loss_weights: LossWeights = None,
     against: Annotated[
         list[str] | None,
         Parameter(consume_multiple=True, help="Held-out data: rows with a prompt of it are errors (eval-overlap)."),
@@ -146,6 +147,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
         now=now,
         allow_loss=allow_loss or (),
         template_variables=template_variables or (),
+        loss_weights=loss_weights or (),
         against=against or (),
         fix=fix,
         overwrite=overwrite,

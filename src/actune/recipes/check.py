@@ -41,6 +41,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     now: datetime.date | None,
     allow_loss: Sequence[str] = (),
     template_variables: Sequence[str] = (),
+    loss_weights: Sequence[str] = (),
     against: Sequence[str] = (),
     fix: Path | None = None,
     overwrite: bool = False,
@@ -52,7 +53,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     """
     given = {
         "--dialect": dialect, "--chat_template": chat_template, "--now": now, "--allow_loss": allow_loss or None,
-        "--template_variables": template_variables or None,
+        "--template_variables": template_variables or None, "--loss_weights": loss_weights or None,
     }  # fmt: skip
     for flag, value in given.items():
         if value is not None and model is None:
@@ -75,6 +76,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
             False,
             allow_loss=allow_loss,
             template_variables=template_variables,
+            loss_weights=loss_weights,
         ).encoder()
     examined = _examine(data, against, format_name, encoder, fixing=fix is not None)
     report: dict[str, Any] = {

@@ -10,9 +10,9 @@ import pytest
 from actune.cli.main import main
 
 RENDERING = {"dialect": None, "now": None, "format_name": None, "chat_template": None}
-GIVEN = {"allow_loss": (), "template_variables": ()}
+GIVEN = {"allow_loss": (), "template_variables": (), "loss_weights": ()}
 FIXING = {"against": (), "fix": None, "overwrite": False}
-HISTORY = {"history_reasoning": None, "raw_control_tokens": False, "loss_weights": ()}
+HISTORY = {"history_reasoning": None, "raw_control_tokens": False}
 
 
 @pytest.fixture

@@ -248,3 +248,12 @@ def test_the_identity_prompts_inside_the_agent_rows_are_found(shared, capsys):
     }
     prompts = {"".join(filter(str.isalnum, asked[line].casefold())) for line in lines}
     assert len(prompts) == 62
+
+
+def test_weights_that_cannot_be_laid_are_found(tmp_path, native_kit, tokenizer_folder, capsys):
+    given = {"model": str(tokenizer_folder), "allow_loss": ["reading", "call", "arguments", "reasoning", "content"]}
+    codes = {}
+    for weights in ((), ("action=2",)):
+        code, report = check(tmp_path, native_kit, native_kit.APART, capsys, loss_weights=weights, **given)
+        codes[weights] = code, {problem["code"] for problem in report["problems"] if problem["level"] == "error"}
+    assert codes == {(): (0, set()), ("action=2",): (1, {"parts-unknown"})}
