@@ -151,6 +151,8 @@ class Encoder:
         Raises:
             RenderError, DataError: as `encode`.
         """
+        if not any(one.role == "assistant" and one.train and one.weight > 0 for one in conversation.messages):
+            raise _nothing_trained(weighed=False)  # whatever a template would say of such a row
         turns, losses = self.examine(conversation)
         stopping = [loss for loss in losses if not self.allows(loss)]
         if stopping:
@@ -224,12 +226,15 @@ def merge_turns(turns: Sequence[EncodedTurn], source: Source) -> TokenTree:
         RenderError: code `nothing-trained` when no turn has a weight.
     """
     if not any(turn.is_trained() for turn in turns):
-        weighed = any(turn.weight > 0 and len(turn.ids) > turn.start for turn in turns)
-        why = "all parts it has are weighed 0" if weighed else "it has no assistant message with a weight above 0"
-        raise RenderError(
-            f"no token of this row is trained: {why}",
-            code="nothing-trained",
-            fix=f"remove the row, or {'change --loss_weights' if weighed else 'give an assistant message a weight'}",
-        )
+        raise _nothing_trained(weighed=any(turn.weight > 0 and len(turn.ids) > turn.start for turn in turns))
     sequences = [TrainingSequence(ids=turn.ids, start=turn.start, weights=turn.token_weights()) for turn in turns]
     return build_tree(sequences, source)
+
+
+def _nothing_trained(*, weighed: bool) -> RenderError:
+    why = "all parts it has are weighed 0" if weighed else "it has no assistant message with a weight above 0"
+    return RenderError(
+        f"no token of this row is trained: {why}",
+        code="nothing-trained",
+        fix=f"remove the row, or {'change --loss_weights' if weighed else 'give an assistant message a weight'}",
+    )

@@ -203,6 +203,19 @@ def test_weights_and_train_flags_are_followed(tokenizer_folder: Path):
     assert caught.value.code == "nothing-trained"
 
 
+def test_a_row_of_which_nothing_is_trained_is_that_whatever_the_template_says(tmp_path: Path, tokenizer_folder: Path):
+    """A plain text begins with the assistant, which strict templates refuse."""
+    template = tmp_path / "strict.jinja"
+    strict = "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}"
+    config = json.loads((tokenizer_folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template.write_text(strict + config["chat_template"], encoding="utf-8")
+    encoder = Encoder.from_folder(tokenizer_folder, chat_template=template)
+    text = Conversation(messages=(Message(role="assistant", content="text", train=False),), source=SOURCE)
+    with pytest.raises(RenderError) as caught:
+        encoder.encode(text)
+    assert caught.value.code == "nothing-trained"
+
+
 def test_template_that_ends_no_turn_gets_the_eos_token(tmp_path: Path, tokenizer_folder: Path):
     template = tmp_path / "open.jinja"
     template.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", encoding="utf-8")
