@@ -75,7 +75,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
     data: Annotated[list[str], Parameter(consume_multiple=True, help="Conversation files.")],
     row: Annotated[int | None, Parameter(help="Row to show, from 1. Default: the first rows.")] = None,
     html: Annotated[Path | None, Parameter(help="Write one self-contained page instead, with statistics.")] = None,
-    limit: Annotated[int, Parameter(help="Rows on the page, those with problems first.")] = 200,
+    limit: Annotated[int, Parameter(help="Most rows on the page; some of every problem are among them.")] = 200,
     max_length: Annotated[
         int | None, Parameter(help="Longer rows are marked; -1: none. Default: as the run.", show_default=False)
     ] = None,

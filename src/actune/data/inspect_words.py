@@ -49,8 +49,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "token 数只统计参与训练的 {n} 条数据。中位数与 95 % 分位数都取实际出现的值（最近秩）。",
     ),
     "choice_note": (
-        "Up to half of the rows on this page have problems, some of each kind; the others are spread evenly over the data.",
-        "本页至多一半是有问题的数据，每种问题都选取一些；其余在全部数据中均匀选取。",
+        "Up to half of the rows on this page are here for their problems, some of each kind; the others are spread evenly over all data.",
+        "本页至多一半是因其问题而选取的，每种问题都有；其余在全部数据中均匀选取。",
     ),
     "survey": ("What the chat template does, found by rendering probes", "对话模板的行为（通过渲染探针得到）"),
     "profile": ("How it is written: markers and forms", "书写形式：标记与格式"),

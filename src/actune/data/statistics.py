@@ -238,7 +238,7 @@ class Statistics:
 def choose_rows(count: int, problems: Mapping[tuple[Level, str], Sequence[int]], limit: int) -> list[int]:
     """Return the indices of at most `limit` of `count` rows to show, in order.
 
-    `problems` holds the rows of each finding, by (level, code). Up to half of the rows have findings, some of every
+    `problems` holds the rows of each finding, by (level, code). Up to half of the rows are chosen for them, some of every
     kind: errors first, then the rarer kind first, none with more than its share of what is left. The others are spread
     evenly over the data. So a page shows what is wrong and what is usual.
     """

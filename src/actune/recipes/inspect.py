@@ -50,7 +50,7 @@ def inspect(  # noqa: PLR0913 - one parameter a flag
 ) -> int:
     """Show rows with their trained spans marked: row number `row` (from 1), else the first three.
 
-    With `html` they are written as one page instead: row `row`, else at most `limit` rows, those with problems first,
+    With `html` they are written as one page instead: row `row`, else at most `limit` rows (see `choose_rows`),
     with statistics over all. `max_length` (-1: no limit; None: that of the run that `model` is) marks over-long rows there.
     """
     if html is not None:
