@@ -35,7 +35,7 @@ from actune.config.settings import (
 from actune.core.types import Source
 from actune.modeling.products import fast_products
 from actune.render.tree import TokenTree
-from actune.training import flops, loop
+from actune.training import loop
 from actune.training.estimate import Device, Workload, estimate
 from actune.training.outline import outline
 from actune.training.ranks import Ranks
@@ -177,10 +177,16 @@ def predict(name: str) -> dict[str, float]:
 
 
 def measure_rate(settings: Settings) -> float:
-    """Return the best of many measurements: another program on the core makes one too small, none too large."""
+    """Return the best rate of a product, by processor time: what another program on the core takes does not count."""
     dtype = torch.bfloat16 if settings.model.dtype == "bf16" else torch.float32
+    left = torch.full((768, 768), 0.5, dtype=dtype)
+    best = 0.0
     with fast_products(CPU):
-        return max(flops._measure_rate.__wrapped__(CPU, dtype, 1) for _ in range(30))
+        for _ in range(200):
+            began = time.process_time()
+            torch.mm(left, left)
+            best = max(best, 2 * 768**3 / (time.process_time() - began))
+    return best
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:

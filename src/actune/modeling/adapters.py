@@ -66,7 +66,8 @@ def attach_adapter(
     """Put fresh LoRA adapters on the named modules; base weights are frozen, adapter weights are fp32 and seeded.
 
     Raises:
-        ModelError: rows of tokens cannot be trained: the model has none for a token, or its head has a bias.
+        ModelError: rows of tokens cannot be trained: the model has none for a token, or its head has a bias; or peft
+            refuses adapters on these modules.
     """
     config = LoraConfig(
         r=rank,
@@ -85,7 +86,13 @@ def attach_adapter(
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+        try:
+            adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+        except ValueError as error:  # experts kept in one tensor with dropout, layers that a kernel reads by themselves
+            raise ModelError(
+                f"peft refuses these adapters: {error}",
+                fix="name other --lora_target_modules (DEFAULT: query, key and value), or set --lora_dropout_p 0",
+            ) from error
     assert isinstance(adapted, PeftModel)
     return adapted
 

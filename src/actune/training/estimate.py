@@ -25,14 +25,15 @@ from actune.training.workload import Steps, count_evaluation, count_steps
 # Share of the peak that products of a whole step reach, what is computed again included. Accelerators: published
 # single-device runs, docs/planning.md; CPU: share of one measured product, benchmarks/plan.py.
 EFFICIENCY = (0.35, 0.60)
-EFFICIENCY_CPU = {"fp32": (0.35, 0.85), "bf16": (0.20, 0.60)}
+EFFICIENCY_CPU = {"fp32": (0.30, 0.85), "bf16": (0.20, 0.60)}
 # Bytes of an update for each trained number: AdamW reads weight, gradient and two moments and writes weight and moments.
 _UPDATE = 28
 # Reading weights and writing checkpoints: a solid-state disk. Start of the process: libraries, trials on the model.
 _DISK = 1e9
 _START, _START_CPU = 20.0, 5.0
-# Resident on the CPU before a model is loaded: Python, torch, transformers, peft (benchmarks/plan.py).
-_LIBRARIES_CPU = 2**29
+# Resident on the CPU before a model is loaded: Python, torch, transformers, peft; and what the C library's heap does not
+# give back, a share of what a forward pass keeps (benchmarks/plan.py).
+_LIBRARIES_CPU, _HEAP_CPU = 2**29, 0.15
 # Seconds that one layer takes at least, forward and backward, however few tokens: an accelerator waits for the program that
 # feeds it. From the shortest rows of published runs by a model's own layers (docs/planning.md); of 4-bit layers more.
 _LAYER_SECONDS, _LAYER_SECONDS_4_BITS = 0.005, 0.012
@@ -87,7 +88,7 @@ class Memory:
     """Bytes of the fullest moment of a step on one device.
 
     `copies`: rows of tokens, weights cast or put together. `activations` and `logits` are those of the largest forward
-    pass; `libraries`: what programs hold before a model is loaded (CPU).
+    pass; `libraries`: what programs hold before a model is loaded, and do not give back (CPU).
     """
 
     weights: int
@@ -225,7 +226,7 @@ def estimate(settings: Settings, model: Outline, work: Workload, device: Device)
     peaks = (*steps.peaks, (work.longest, int(work.longest * work.share)))
     full = split_memory(model, memory, peaks, recompute=plan.recompute, processes=parts)
     if device.cpu:
-        full = replace(full, libraries=_LIBRARIES_CPU)
+        full = replace(full, libraries=_LIBRARIES_CPU + int(_HEAP_CPU * (full.activations + full.logits)))
     return Estimate(
         device=device,
         processes=work.processes,

@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Glm4MoeConfig, GPT2Config, LlamaConfig, Qwen3Config
 
 from actune.core.errors import CheckpointError, ModelError
 from actune.modeling import adapters
@@ -156,6 +156,15 @@ def test_rows_that_cannot_be_trained_are_refused(tmp_path):
     model.lm_head.bias = torch.nn.Parameter(torch.ones(128))
     with pytest.raises(ModelError, match="head of this model has a bias"):
         attach_adapter(model, **options, variant=Variant(tokens=(3,)))
+
+
+def test_what_peft_refuses_says_what_to_do():
+    config = Glm4MoeConfig(**SMALL, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    model = AutoModelForCausalLM.from_config(config)
+    names = resolve_targets(model, ["ALL"]).names
+    with pytest.raises(ModelError, match="peft refuses these adapters") as caught:
+        attach_adapter(model, modules=names, rank=2, alpha=4, dropout=0.1, seed=0)
+    assert "--lora_dropout_p 0" in caught.value.fix
 
 
 @pytest.mark.parametrize("rows", [{"lm_head": [3]}, {"embed_tokens": [3], "lm_head": [4]}])

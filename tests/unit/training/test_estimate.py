@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actune.config.gpus import parse_gpu
-from actune.data.pack import RunPlan
+from actune.data.pack import RunPlan, pack
 from actune.modeling.adapters import attach_adapter
 from actune.modeling.freezing import freeze
 from actune.modeling.fused.trial import prepare_decoder
@@ -20,6 +20,7 @@ from actune.training.estimate import Device, Span, Workload, count_times, judge,
 from actune.training.flops import Flops
 from actune.training.memory import StepMemory
 from actune.training.outline import outline
+from actune.training.step import StepInput, TrainStep
 from actune.training.workload import choose_steps, count_steps
 
 CPU = torch.device("cpu")
@@ -211,6 +212,28 @@ def test_autocast_copies_of_weights_are_counted(kit, folder):
     single, half = (look(folder, settings, compute=dtype) for dtype in (torch.float32, torch.bfloat16))
     matrices = single.matrices + 128 * 32  # the head
     assert half.memory.fixed - single.memory.fixed == 2 * matrices
+
+
+def test_what_autocast_casts_is_kept_for_the_backward_pass(kit):
+    """The copies that the byte model counts are what the graph of a loss holds."""
+    model = kit.build_model(tie_word_embeddings=False).requires_grad_(True)
+    inputs = StepInput.of(pack([kit.build_line(24, seed=1)]), CPU, packed=False)
+    shapes = {shape for weight in model.parameters() for shape in (weight.shape, weight.shape[::-1]) if len(shape) == 2}
+    kept: dict[int, int] = {}
+
+    def note(tensor):
+        if tensor.dtype == torch.bfloat16 and tensor.shape in shapes:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss, _ = TrainStep(model, autocast=torch.bfloat16)(inputs)
+    half, single = (
+        StepMemory.of(model, compute=dtype, fused=False, dropout=False).fixed
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert half - single == 2 * sum(kept.values()) > 0
+    del loss
 
 
 def test_weights_are_spread_where_one_device_would_be_filled(kit, folder):
