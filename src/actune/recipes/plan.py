@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from actune.config.gpus import Gpu, parse_gpu
+from actune.config.gpus import Gpu, find_device, parse_gpu
 from actune.config.settings import Settings
 from actune.core.files import atomic_text
 from actune.data.prepare import Prepared
@@ -134,7 +134,9 @@ def find_here(settings: Settings) -> Device:
     except (RuntimeError, AttributeError, NotImplementedError):
         size = None
     name = str(getattr(torch.get_device_module(device).get_device_properties(device), "name", device.type))
-    return Device(name=name, dtype=_NAMES[dtype], size=size, rate=rate, bandwidth=0.0, source=source)
+    known = find_device(name)
+    bandwidth = known.bandwidth * 1e9 if known is not None else 0.0
+    return Device(name=name, dtype=_NAMES[dtype], size=size, rate=rate, bandwidth=bandwidth, source=source)
 
 
 def _measure_memory() -> int | None:

@@ -65,7 +65,8 @@ class StepMemory:
         A layer keeps, in numbers of the compute dtype (h: hidden, f: intermediate, q and k: width of queries and keys):
         fused 2 h + 2 q + 2 k + q + k + 2 f (its input, query, key, value, attended, raw query and key, the middle residual,
         gate and up) and with dropout a byte for each input of a product; by the model's own forward pass about 16 h + 4 f,
-        twice that with adapters, whose inputs are cast and dropped out layer by layer.
+        twice that with adapters, whose inputs are cast and dropped out layer by layer. Under autocast the stream between
+        products, so h, stays in the dtype of the weights (fp32).
         """
         config = unwrap(model).config.get_text_config()
         weights = list(model.parameters())
@@ -76,25 +77,26 @@ class StepMemory:
             layer.get_base_layer() for layer in model.modules() if isinstance(layer, TrainableTokensLayer)
         ]
         copies = sum(2 * layer.weight.numel() * layer.weight.element_size() for layer in copied)
-        if not adapted:
-            copies += compute.itemsize * _count_cast(model, compute)
+        cast = 0 if adapted else _count_cast(model, compute)
+        copies += compute.itemsize * cast
         hidden = int(config.hidden_size)
         wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
         heads = int(getattr(config, "num_attention_heads", None) or 1)
         size = int(getattr(config, "head_dim", None) or hidden // heads)
         queries, keys = heads * size, int(getattr(config, "num_key_value_heads", None) or heads) * size
+        stream = 4 if cast else compute.itemsize
         if fused:
             numbers = 2 * hidden + 3 * queries + 3 * keys + 2 * wide
             layer = numbers * compute.itemsize + (2 * hidden + queries + wide if dropout else 0)
         else:
-            layer = (16 * hidden + 4 * wide) * compute.itemsize * (2 if adapted else 1)
+            layer = (16 * hidden * stream + 4 * wide * compute.itemsize) * (2 if adapted else 1)
         vocabulary = int(config.vocab_size)
         device = device or next(model.parameters()).device
         return cls(
             fixed=sum(_count(weight) * weight.element_size() for weight in weights) + 12 * trained + copies,
             layer=layer,
             layers=int(config.num_hidden_layers),
-            hidden=hidden * compute.itemsize,
+            hidden=hidden * stream,
             position=(2 if fused else 3) * 4 * vocabulary,
             # Measured by benchmarks/memory.py: the model's own layers keep part of it twice, as gradients are formed.
             in_flight=1.0 if fused else 1.5,

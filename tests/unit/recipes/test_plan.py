@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from actune.cli.main import main
+from actune.recipes import plan as plan_module
 from actune.recipes.plan import write_span
 from actune.training.estimate import Span
 
@@ -89,6 +92,17 @@ def test_the_run_does_what_the_plan_says(folder, kit, tmp_path, capsys):
     assert f"Trained weights: {device['trained']:,} of" in said
     assert f"A forward pass takes at most {device['micro_batch_tokens']:,} tokens" in said
     assert ("own forward pass" in said) == (not device["fused"])
+
+
+def test_the_accelerator_at_hand_is_read_off(kit, monkeypatch):
+    module = SimpleNamespace(get_device_properties=lambda _device: SimpleNamespace(name="NVIDIA H100 80GB HBM3"))
+    monkeypatch.setattr(plan_module, "pick_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(plan_module, "pick_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(torch, "get_device_module", lambda _device: module)
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda _device: (1, 79 * 2**30))
+    found = plan_module.find_here(kit.build_settings())
+    assert (found.dtype, found.size, found.rate, found.bandwidth) == ("bf16", 79 * 2**30, 989.4e12, 3350e9)
+    assert found.kind.type != "cpu"
 
 
 def test_settings_of_a_plan_have_no_effect_without_one(folder, tmp_path, capsys):

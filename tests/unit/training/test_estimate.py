@@ -226,13 +226,17 @@ def test_what_autocast_casts_is_kept_for_the_backward_pass(kit):
             kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
         return tensor
 
+    streams = []
+    model.model.layers[0].register_forward_hook(lambda _module, _inputs, out: streams.append(out))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss, _ = TrainStep(model, autocast=torch.bfloat16)(inputs)
     half, single = (
-        StepMemory.of(model, compute=dtype, fused=False, dropout=False).fixed
-        for dtype in (torch.bfloat16, torch.float32)
+        StepMemory.of(model, compute=dtype, fused=False, dropout=False) for dtype in (torch.bfloat16, torch.float32)
     )
-    assert half - single == 2 * sum(kept.values()) > 0
+    assert half.fixed - single.fixed == 2 * sum(kept.values()) > 0
+    # What flows between the products stays fp32.
+    assert (half.hidden, single.hidden) == (4 * 32, 4 * 32)
+    assert next(part for part in streams if part is not None).dtype == torch.float32
     del loss
 
 
