@@ -171,7 +171,7 @@ class LocalEngine:
         return _Row(
             index=index,
             request=request,
-            output=Output(self._tokenizer.stream(request.prompt), request.stops, on_text=hear),
+            output=Output(self._tokenizer.stream_answer(request.prompt), request.stops, on_text=hear),
             chooser=Chooser(request.sampling),
             ids=list(request.prompt),
             room=room,

@@ -71,6 +71,7 @@ class TextTokenizer:
         self.named_tokens = _named_tokens(config)
         self._added = dict(tokenizer.get_added_tokens_decoder())
         self._segments = SegmentEncoder(tokenizer, folder / "tokenizer.json" if folder is not None else None)
+        self._adds_blank: bool | None = None
         self._newline = tokenizer.encode("\n", add_special_tokens=False).ids
         self.special_tokens = frozenset(token.content for token in self._added.values() if token.special)
         self._byte_tokens: dict[int, int] | None = None
@@ -127,6 +128,21 @@ class TextTokenizer:
     def stream(self, prompt: Sequence[int] = ()) -> TextStream:
         """Return a decoder of ids that come one by one after a prompt."""
         return TextStream(self.decode, self.byte_tokens().keys(), prompt)
+
+    def stream_answer(self, prompt: Sequence[int]) -> TextStream:
+        """Return a decoder of what a model writes after a prompt: the text that has these ids behind it.
+
+        Some tokenizers put a blank before what follows a control token; it is in the ids and not in the text.
+        """
+        added = bool(prompt) and prompt[-1] in self._added and self._blank_follows()
+        return TextStream(self.decode, self.byte_tokens().keys(), prompt, added_blank=added)
+
+    def _blank_follows(self) -> bool:
+        """Whether text behind a control token is encoded as if a blank stood before it."""
+        if self._adds_blank is None:
+            control = next(iter(sorted(self.special_tokens)), "")
+            self._adds_blank = bool(control) and self.decode(self.encode(f"{control}a")).endswith(f"{control} a")
+        return self._adds_blank
 
     def byte_tokens(self) -> dict[int, int]:
         """Return the byte of each token that stands for one (`<0xE4>`)."""
@@ -217,9 +233,15 @@ class TextStream:
     """
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], byte_tokens: Collection[int], prompt: Sequence[int]
+        self,
+        decode: Callable[[Sequence[int]], str],
+        byte_tokens: Collection[int],
+        prompt: Sequence[int],
+        *,
+        added_blank: bool = False,
     ) -> None:
-        """Start after `prompt`, which ends between two characters."""
+        """Start after `prompt`, which ends between two characters; an `added_blank` at the start is no text."""
+        self._added_blank = added_blank
         self._decode = decode
         self._byte_tokens = byte_tokens
         end = len(prompt)
@@ -241,13 +263,19 @@ class TextStream:
             self._forget()
         elif len(self._ids) > _LONG and len(self._ids) % _LONG == 0:
             self._forget_broken(text)
-        return piece
+        return self._without_blank(piece)
 
     def finish(self) -> str:
         """Return the rest: what an unfinished character decodes to."""
         text = self._decode(self._ids)
         piece, self._given = text[self._given :], len(text)
-        return piece
+        return self._without_blank(piece)
+
+    def _without_blank(self, piece: str) -> str:
+        if not self._added_blank or not piece:
+            return piece
+        self._added_blank = False
+        return piece.removeprefix(" ")
 
     def _forget(self) -> None:
         """Keep the last ids that have a text."""
