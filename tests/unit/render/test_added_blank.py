@@ -18,8 +18,8 @@ def tokenizer() -> TextTokenizer:
     built = Tokenizer(models.BPE(byte_fallback=False))
     built.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     built.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    text = ["Action: look", " Thought: I look", "Final Answer: two  blanks", "ask"]
-    built.train_from_iterator(text, trainers.BpeTrainer(vocab_size=34, show_progress=False))
+    text = ["Action: look", " Thought: I look", "Final Answer: two  blanks", "ask\n"]
+    built.train_from_iterator(text, trainers.BpeTrainer(vocab_size=40, show_progress=False))
     built.add_special_tokens([AddedToken(token, normalized=False) for token in ("<s>", "[/INST]")])
     return TextTokenizer(built, {})
 
