@@ -16,7 +16,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.render.encoder import Encoder
 from actune.render.tree import TokenTree
 

@@ -111,7 +111,7 @@ def prepare_once(job: dict[str, Any]) -> dict[str, Any]:
     from actune.data.choose import choose_rows
     from actune.data.global_packs import pack_globally
     from actune.data.prepare import open_cache, prepare
-    from actune.data.row_store import RowStore
+    from actune.data.store.store import RowStore
     from actune.recipes.sft import make_recipe
 
     clock.append(time.perf_counter())

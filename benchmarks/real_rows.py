@@ -12,7 +12,7 @@ from pathlib import Path
 from conformance import find_renderers
 
 from actune.core.errors import DataError, RenderError
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.render.chat import ChatRenderer
 from actune.render.encoder import DialectName, Encoder
 

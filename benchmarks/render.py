@@ -29,7 +29,7 @@ from transformers import AutoTokenizer
 
 from actune.core.errors import ActuneError
 from actune.core.types import Conversation
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.render import encoder as encoding
 from actune.render.encoder import Encoder
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from actune.config.settings import Settings
-from actune.data.cache import Cache
 from actune.data.choose import Rows, choose_rows
 from actune.data.prepare import Prepared, prepare
-from actune.data.row_store import EncodingRecipe, RowStore
+from actune.data.store.cache import Cache
+from actune.data.store.store import EncodingRecipe, RowStore
 
 
 def open_store(

@@ -86,7 +86,7 @@ def test_every_figure_can_be_computed_again(run: Path):
 def test_likelihood_is_that_of_the_model_before(run: Path, model: Path):
     from transformers import AutoModelForCausalLM
 
-    from actune.data.sources import load_conversations
+    from actune.data.reading.sources import load_conversations
 
     encoder = Encoder.from_folder(model)
     rows = {

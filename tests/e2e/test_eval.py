@@ -131,7 +131,7 @@ def test_gold_of_the_shipped_tasks_scores_one(tokenizer_folder, agent_kit):
 
 @pytest.mark.shared
 def test_gold_of_real_rows_scores_one(shared, tokenizer_folder, agent_kit):
-    from actune.data.sources import load_conversations
+    from actune.data.reading.sources import load_conversations
     from actune.evals.evaluate import evaluate as evaluate_items
     from actune.evals.tasks import agent_items
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actune.core.errors import DataError
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.formats import registry
 from actune.render.encoder import Encoder
 

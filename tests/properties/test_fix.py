@@ -14,7 +14,7 @@ from actune import recipes
 from actune.core.errors import ConfigError
 from actune.core.types import Conversation
 from actune.core.values import read_value
-from actune.data.sources import read_conversations
+from actune.data.reading.sources import read_conversations
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "F.", "parameters": {
     "type": "object", "required": ["a"],

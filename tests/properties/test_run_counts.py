@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError, DataError
-from actune.data.cache import Cache
 from actune.data.choose import choose_rows
 from actune.data.prepare import prepare
-from actune.data.row_store import EncodingRecipe, RowStore
+from actune.data.store.cache import Cache
+from actune.data.store.store import EncodingRecipe, RowStore
 
 KINDS = ("short", "long", "turns", "silent", "reasoning", "no-answer", "broken", "text", "binary", "blank")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from actune.data.overlap import Overlap, Prompts, find_overlap
-from actune.data.row_table import Row, RowTable
+from actune.data.checks.overlap import Overlap, Prompts, find_overlap
+from actune.data.store.table import Row, RowTable
 
 _BLOCK = 256  # candidates that are looked at together
 

@@ -15,9 +15,7 @@ import numpy as np
 from actune.config.settings import DataSettings, Settings
 from actune.core.errors import ConfigError, DataError
 from actune.core.values import read_numbers
-from actune.data.cache import Cache
 from actune.data.encode import judge
-from actune.data.files import find_files
 from actune.data.identity import DATASET, identity_rows
 from actune.data.mix import (
     cut_at,
@@ -28,10 +26,12 @@ from actune.data.mix import (
     shuffle,
     split_validation,
 )
-from actune.data.row_index import count_lines, open_table
-from actune.data.row_store import RowStore
-from actune.data.row_table import Row, RowTable
-from actune.data.sources import Quarantined, split_count
+from actune.data.reading.files import find_files
+from actune.data.reading.sources import Quarantined, split_count
+from actune.data.store.cache import Cache
+from actune.data.store.index import count_lines, open_table
+from actune.data.store.store import RowStore
+from actune.data.store.table import Row, RowTable
 
 _MOST = 0.7
 """Share of a file's rows from which all of them are encoded at once."""

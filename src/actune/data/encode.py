@@ -14,8 +14,8 @@ from typing import Literal
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Source
-from actune.data.checks import Finding, find_problems
-from actune.data.sources import Quarantined
+from actune.data.checks.rules import Finding, find_problems
+from actune.data.reading.sources import Quarantined
 from actune.render.encoder import EncodedTurn, Encoder, merge_turns
 from actune.render.tree import TokenTree
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from actune.data.inspect import short_name
+from actune.data.inspect.rows import short_name
 from actune.data.prepare import Prepared
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

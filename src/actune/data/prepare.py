@@ -13,14 +13,14 @@ from actune.core.errors import DataError
 from actune.core.losses import is_loss, name_of
 from actune.core.types import Source
 from actune.data.asked import Asked, overlap_notices
-from actune.data.cache import Cache, default_root
-from actune.data.checks import Finding
+from actune.data.checks.rules import Finding
 from actune.data.choose import Rows
 from actune.data.encode import OVER_LONG, Tally, judge
-from actune.data.row_parts import Place, Trees
-from actune.data.row_store import RowStore
-from actune.data.row_table import Row
-from actune.data.sources import Quarantined
+from actune.data.reading.sources import Quarantined
+from actune.data.store.cache import Cache, default_root
+from actune.data.store.parts import Place, Trees
+from actune.data.store.store import RowStore
+from actune.data.store.table import Row
 from actune.data.unused_weights import find_unused_weights
 
 

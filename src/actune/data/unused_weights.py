@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from actune.core.parts import PARTS, read_weights
 from actune.core.types import Conversation
-from actune.data.row_table import Row
+from actune.data.store.table import Row
 
 # Rows that are read to find a part of which the table of rows knows nothing; the first has it mostly.
 _READ = 500

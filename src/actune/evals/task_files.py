@@ -14,10 +14,10 @@ import yaml
 from actune.config.suggest import suggest
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation, Source
-from actune.data.files import REGISTRY
-from actune.data.hub import is_hub_id
 from actune.data.identity import heldout_rows
-from actune.data.sources import load_conversations, read_file
+from actune.data.reading.files import REGISTRY
+from actune.data.reading.hub import is_hub_id
+from actune.data.reading.sources import load_conversations, read_file
 from actune.evals.outputs import refuse
 from actune.evals.tasks import (
     Item,

@@ -15,7 +15,7 @@ from actune.config.run_folder import read_run
 from actune.core import api_list
 from actune.core.errors import ConfigError
 from actune.core.types import Message, Style, ToolCall, ToolSpec
-from actune.data.hub import refuse_no_model, resolve_model
+from actune.data.reading.hub import refuse_no_model, resolve_model
 from actune.recipes.writing import HistoryReasoning, find_writing, stderr
 from actune.render.dialects import ChatDialect
 from actune.render.encoder import DialectName, Encoder

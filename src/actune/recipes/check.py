@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from actune.core.errors import ConfigError
-from actune.data.files import find_files
-from actune.data.overlap import Prompts, join_prompts, prompt_grams, prompt_keys
-from actune.data.sources import Quarantined, split_count
+from actune.data.checks.overlap import Prompts, join_prompts, prompt_grams, prompt_keys
+from actune.data.reading.files import find_files
+from actune.data.reading.sources import Quarantined, split_count
 from actune.recipes.examine import Examination, Problem, iterate_rows
 from actune.recipes.fix import Fixed, check_outputs, write_fixed
 from actune.recipes.writing import find_writing, stderr

@@ -24,7 +24,7 @@ from actune.data.choose import Rows
 from actune.data.encode import Strategy, encode_rows
 from actune.data.identity import heldout_rows
 from actune.data.mix import draw
-from actune.data.row_table import Row, RowTable
+from actune.data.store.table import Row, RowTable
 from actune.evals.compare import Comparison, compare_scores
 from actune.evals.evaluate import check_items, evaluate
 from actune.evals.items import Score, write_scores

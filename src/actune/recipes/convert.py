@@ -13,8 +13,8 @@ from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.json_text import write_json
 from actune.core.types import Conversation, Style
-from actune.data.rewrite import write_row
-from actune.data.sources import Quarantined, write_quarantine
+from actune.data.checks.rewrite import write_row
+from actune.data.reading.sources import Quarantined, write_quarantine
 from actune.formats import registry
 from actune.recipes.writing import check_out, load_rows, stderr
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from actune.agents.engine import Engine
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
-from actune.data.hub import refuse_no_model
+from actune.data.reading.hub import refuse_no_model
 from actune.evals.evaluate import check_items
 from actune.evals.evaluate import evaluate as evaluate_items
 from actune.evals.items import PRIMARY, Axis, Score, write_scores

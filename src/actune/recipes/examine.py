@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Source
-from actune.data.checks import Level, find_problems
-from actune.data.duplicates import SeenRows
-from actune.data.files import find_files
-from actune.data.findings import Finding
-from actune.data.overlap import (
+from actune.data.checks.duplicates import SeenRows
+from actune.data.checks.findings import Finding
+from actune.data.checks.overlap import (
     Overlap,
     Prompts,
     find_leaks,
@@ -26,8 +24,10 @@ from actune.data.overlap import (
     prompt_grams,
     prompt_keys,
 )
-from actune.data.repairs import Repair, repair_row
-from actune.data.sources import Quarantined, read_conversations, split_count
+from actune.data.checks.repairs import Repair, repair_row
+from actune.data.checks.rules import Level, find_problems
+from actune.data.reading.files import find_files
+from actune.data.reading.sources import Quarantined, read_conversations, split_count
 from actune.recipes.writing import in_order, load_rows, stderr
 from actune.render.encoder import Encoder, merge_turns
 

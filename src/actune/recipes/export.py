@@ -7,7 +7,7 @@ from typing import Literal
 
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
-from actune.data.hub import refuse_no_model, resolve_model
+from actune.data.reading.hub import refuse_no_model, resolve_model
 from actune.recipes.writing import stderr
 from actune.render.chat import load_renderer
 

@@ -16,11 +16,11 @@ from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.json_text import write_json
 from actune.core.types import Conversation, Source
-from actune.data.files import find_files
-from actune.data.repairs import Repair
-from actune.data.rewrite import rewrite_row, write_row
-from actune.data.rows import file_kind, scan_lines
-from actune.data.sources import Quarantined, find_file_format, read_file, split_count, write_quarantine
+from actune.data.checks.repairs import Repair
+from actune.data.checks.rewrite import rewrite_row, write_row
+from actune.data.reading.files import find_files
+from actune.data.reading.rows import file_kind, scan_lines
+from actune.data.reading.sources import Quarantined, find_file_format, read_file, split_count, write_quarantine
 from actune.formats import registry
 from actune.recipes.examine import Examination, Mended
 from actune.recipes.writing import check_out, stderr

@@ -12,11 +12,11 @@ from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation
-from actune.data.checks import Level
-from actune.data.inspect import count_examined, examine, show_problems, show_row
-from actune.data.inspect_page import About, page
-from actune.data.sources import Loaded, Quarantined
-from actune.data.statistics import Statistics, choose_rows
+from actune.data.checks.rules import Level
+from actune.data.inspect.page import About, page
+from actune.data.inspect.rows import count_examined, examine, show_problems, show_row
+from actune.data.inspect.statistics import Statistics, choose_rows
+from actune.data.reading.sources import Loaded, Quarantined
 from actune.recipes.writing import (
     HistoryReasoning,
     check_out,

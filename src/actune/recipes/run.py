@@ -18,8 +18,8 @@ from actune.agents.trace import Trace
 from actune.core.errors import ConfigError, DataError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation, Message, ToolCall
-from actune.data.rows import Row
-from actune.data.sources import read_file
+from actune.data.reading.rows import Row
+from actune.data.reading.sources import read_file
 from actune.formats import registry
 from actune.recipes.agents import Bench, Choice, build_bench, open_conversation
 from actune.recipes.display import Display, clean

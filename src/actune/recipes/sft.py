@@ -24,13 +24,13 @@ from actune.core.errors import ConfigError, MissingExtraError
 from actune.core.parts import read_weights
 from actune.core.values import read_variables
 from actune.data.choose import choose_rows
-from actune.data.hub import refuse_no_model, resolve_model
-from actune.data.inspect import counts_table
+from actune.data.inspect.rows import counts_table
 from actune.data.mixture import find_shares, mixture_chart
 from actune.data.prepare import Prepared, open_cache, prepare
-from actune.data.row_store import EncodingRecipe, RowStore
-from actune.data.sources import write_quarantine
-from actune.data.workers import count_cores
+from actune.data.reading.hub import refuse_no_model, resolve_model
+from actune.data.reading.sources import write_quarantine
+from actune.data.store.store import EncodingRecipe, RowStore
+from actune.data.store.workers import count_cores
 from actune.recipes.compare import show_comparison
 from actune.recipes.comparison import FOLDER as REPORT
 from actune.recipes.comparison import Plan, compare_run, main_style, plan_comparison

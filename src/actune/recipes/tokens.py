@@ -13,7 +13,7 @@ from actune.core.errors import DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.types import Conversation
 from actune.data.encode import longest
-from actune.data.sources import Quarantined
+from actune.data.reading.sources import Quarantined
 from actune.recipes.writing import (
     HistoryReasoning,
     check_out,

@@ -13,9 +13,9 @@ from actune.core.errors import ConfigError
 from actune.core.parts import read_weights
 from actune.core.types import Conversation, Style
 from actune.core.values import read_variables
-from actune.data.files import find_files, is_glob
-from actune.data.hub import resolve_model
-from actune.data.sources import Loaded, Quarantined, load_conversations
+from actune.data.reading.files import find_files, is_glob
+from actune.data.reading.hub import resolve_model
+from actune.data.reading.sources import Loaded, Quarantined, load_conversations
 from actune.render.encoder import DialectName, Encoder
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
-from actune.data.check_tools import JUDGING, read_offer
-from actune.data.checks import find_problems
-from actune.data.duplicates import SeenRows
+from actune.data.checks.duplicates import SeenRows
+from actune.data.checks.rules import find_problems
+from actune.data.checks.tools import JUDGING, read_offer
 from actune.formats.registry import read_row
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actune.core.errors import ConfigError
-from actune.data.files import find_files
+from actune.data.reading.files import find_files
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from actune.core.errors import ConfigError, MissingExtraError
-from actune.data import hub
-from actune.data.hub import download_dataset, parse_hub_id, refuse_no_model, resolve_model
-from actune.data.sources import load_conversations
+from actune.data.reading import hub
+from actune.data.reading.hub import download_dataset, parse_hub_id, refuse_no_model, resolve_model
+from actune.data.reading.sources import load_conversations
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 ROWS = "".join(json.dumps({"query": f"q{n}", "response": "r"}) + "\n" for n in range(3)).encode()
@@ -130,7 +130,7 @@ def test_a_dataset_becomes_conversations(server, name):
 def test_registry_names_are_modelscope_ids(server, monkeypatch):
     pytest.importorskip("modelscope_hub")
     server.files = {"train.jsonl": ROWS}
-    monkeypatch.setattr("actune.data.files.REGISTRY", {"ms-agent": "ms:o/n"})
+    monkeypatch.setattr("actune.data.reading.files.REGISTRY", {"ms-agent": "ms:o/n"})
     loaded = load_conversations("ms-agent")
     assert (loaded.name, len(loaded.conversations)) == ("ms-agent", 3)
     assert loaded.conversations[0].source.file == "ms:o/n/train.jsonl"

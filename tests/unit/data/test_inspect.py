@@ -15,11 +15,11 @@ import pytest
 
 from actune.cli.main import main
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
-from actune.data.inspect import examine
-from actune.data.inspect_page import About, page, show_value
-from actune.data.inspect_static import LONG, MOST_TOKENS
-from actune.data.sources import Quarantined
-from actune.data.visible import Visible
+from actune.data.inspect.page import About, page, show_value
+from actune.data.inspect.rows import examine
+from actune.data.inspect.static import LONG, MOST_TOKENS
+from actune.data.inspect.visible import Visible
+from actune.data.reading.sources import Quarantined
 from actune.render.encoder import Encoder
 from actune.render.tokenizer import strip_marks
 

@@ -13,12 +13,12 @@ import pytest
 
 from actune.cli.main import main
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
-from actune.data import inspect_json
-from actune.data.inspect import Examined, count_examined, examine
-from actune.data.inspect_json import Chunks, RowWriter
-from actune.data.inspect_pool import Pool, Text, Tokens, as_json
-from actune.data.sources import Quarantined, load_conversations
-from actune.data.visible import Visible
+from actune.data.inspect import row_json as inspect_json
+from actune.data.inspect.pool import Pool, Text, Tokens, as_json
+from actune.data.inspect.row_json import Chunks, RowWriter
+from actune.data.inspect.rows import Examined, count_examined, examine
+from actune.data.inspect.visible import Visible
+from actune.data.reading.sources import Quarantined, load_conversations
 from actune.render.encoder import Encoder
 from actune.render.tokenizer import strip_marks
 from actune.render.tree import TrainingSequence, build_tree

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from actune.core.errors import DataError
-from actune.data.json_rows import read_line, scan_document
+from actune.data.reading.json_rows import read_line, scan_document
 
 
 def outcome(text: str | bytes) -> list[tuple[int, object]]:

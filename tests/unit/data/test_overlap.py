@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from actune.core.types import Conversation, Message, Source
-from actune.data import overlap
-from actune.data.overlap import (
+from actune.data.checks import overlap
+from actune.data.checks.overlap import (
     Prompts,
     collect_prompts,
     find_leaks,
@@ -17,7 +17,7 @@ from actune.data.overlap import (
     prompt_grams,
     prompt_keys,
 )
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 
 LONG = "Please look up which trains leave from Hamburg to Vienna tomorrow morning before nine and what they cost"
 

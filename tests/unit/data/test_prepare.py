@@ -13,9 +13,9 @@ from rich.console import Console
 from actune.config.settings import Settings
 from actune.core.errors import DataError
 from actune.data.encode import Tally
-from actune.data.inspect import counts_table
+from actune.data.inspect.rows import counts_table
 from actune.data.prepare import Prepared, SourceCount
-from actune.data.row_parts import Trees
+from actune.data.store.parts import Trees
 
 
 def settings(**data: object) -> Settings:

@@ -11,9 +11,9 @@ import pytest
 
 from actune.core.differences import find_difference
 from actune.core.types import Conversation, Source
-from actune.data.checks import find_problems
-from actune.data.repairs import repair_row
-from actune.data.rewrite import rewrite_row
+from actune.data.checks.repairs import repair_row
+from actune.data.checks.rewrite import rewrite_row
+from actune.data.checks.rules import find_problems
 from actune.formats import registry
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "checks.md"

@@ -17,13 +17,14 @@ import pytest
 
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError, DataError
-from actune.data import row_index, row_store
-from actune.data.cache import Cache
 from actune.data.encode import encode_rows
-from actune.data.row_index import open_table
-from actune.data.row_parts import digest_of
-from actune.data.row_store import EncodingRecipe
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
+from actune.data.store import index as row_index
+from actune.data.store import store as row_store
+from actune.data.store.cache import Cache, code_files
+from actune.data.store.index import open_table
+from actune.data.store.parts import digest_of
+from actune.data.store.store import EncodingRecipe
 from actune.render.encoder import Encoder
 
 TREE = ("input_ids", "positions", "end", "target_positions", "target_ids", "target_weights")
@@ -146,6 +147,11 @@ def test_what_is_written_decides_the_key(tmp_path: Path, tokenizer_folder: Path,
     clock.write_text("{{ strftime_now('%d') }}{% for m in messages %}{{ m.role }}{{ m.content }}\n{% endfor %}")
     days = {key(tokenizer_folder, chat_template=str(clock), now=f"2026-01-0{day}") for day in (1, 2)}
     assert len(days) == 2
+
+
+def test_the_key_covers_the_code_that_writes_rows():
+    names = {path.parent.name + "/" + path.name for path in code_files()}
+    assert {"render/encoder.py", "formats/openai.py", "core/react.py", "data/encode.py", "checks/rules.py"} <= names
 
 
 def test_damaged_entries_are_made_anew(tmp_path: Path, tokenizer_folder: Path, data_kit: ModuleType):

@@ -11,8 +11,8 @@ import pytest
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Source
-from actune.data import files, sources
-from actune.data.sources import load_conversations, read_conversations, read_file
+from actune.data.reading import files, sources
+from actune.data.reading.sources import load_conversations, read_conversations, read_file
 
 PAIRS = [{"query": f"q{number}", "response": f"r{number}"} for number in range(10)]
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from actune.core.types import Conversation, Message, Source, ToolCall
-from actune.data.checks import Finding
-from actune.data.inspect_charts import draw_bar, draw_histogram
-from actune.data.statistics import Bin, RowFacts, Statistics, choose_rows, count_row, make_histogram, summarise
+from actune.data.checks.rules import Finding
+from actune.data.inspect.charts import draw_bar, draw_histogram
+from actune.data.inspect.statistics import Bin, RowFacts, Statistics, choose_rows, count_row, make_histogram, summarise
 from actune.render.tree import TrainingSequence, build_tree
 
 SOURCE = Source(file="rows.jsonl", line=1, dataset="d")

@@ -16,9 +16,9 @@ import pytest
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation
-from actune.data.cache import Cache
-from actune.data.row_index import open_table
-from actune.data.sources import Quarantined, load_conversations, read_conversations, read_file
+from actune.data.reading.sources import Quarantined, load_conversations, read_conversations, read_file
+from actune.data.store.cache import Cache
+from actune.data.store.index import open_table
 
 ROW = {"query": "q", "response": "r"}
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actune.core.types import Source
-from actune.data.tree_runs import find_runs, follow, tree_weights
+from actune.data.inspect.tree_runs import find_runs, follow, tree_weights
 from actune.render.tree import TrainingSequence, build_tree
 
 SOURCE = Source(file="rows.jsonl", line=1)

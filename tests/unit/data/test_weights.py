@@ -12,7 +12,7 @@ import pytest
 from actune.cli.main import main
 from actune.config.settings import Settings
 from actune.core.parts import read_weights
-from actune.data.cache import Cache
+from actune.data.store.cache import Cache
 
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call00001", "type": "function", "function": {"name": "find", "arguments": "{}"}}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actune.core.errors import ConfigError
-from actune.data.workers import _ask, _start, perform, work
+from actune.data.store.workers import _ask, _start, perform, work
 
 
 def index_task(folder: Path, number: int, **changed: object) -> dict:

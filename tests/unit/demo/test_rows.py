@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.demo import rows, values
 from actune.demo.facts import list_facts
 from actune.demo.identity import write_identity_items, write_identity_rows

@@ -9,7 +9,7 @@ import pytest
 
 from actune.core.errors import DataError
 from actune.core.types import Source
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.formats import alpaca, query_response, sharegpt, swift, text
 from actune.formats.registry import read_row
 

@@ -8,7 +8,7 @@ import pytest
 
 from actune.core.errors import DataError
 from actune.core.types import Conversation, Source
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 from actune.formats import openai, registry, toolbench
 
 SOURCE = Source(file="rows.json", line=1)

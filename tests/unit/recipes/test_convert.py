@@ -12,7 +12,7 @@ from actune.core.api_list import write_system
 from actune.core.conversion import to_react
 from actune.core.differences import find_difference
 from actune.core.types import ToolSpec
-from actune.data.sources import load_conversations
+from actune.data.reading.sources import load_conversations
 
 ROOT = Path(__file__).resolve().parents[3]
 AGENT = ROOT / "examples" / "agent.jsonl"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from actune.core.types import Conversation, Message, ToolCall
-from actune.data.findings import Finding
+from actune.data.checks.findings import Finding
 from actune.formats.text import is_plain_text
 
 _FINISH = re.compile(r"^Action:[ ]?finish\[", re.IGNORECASE | re.MULTILINE)

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from actune.core.errors import DataError
 from actune.core.json_text import write_json
 from actune.core.types import Source
-from actune.data.arrays import load_arrays, save_arrays
-from actune.data.cache import Cache, hash_file, make_key
-from actune.data.row_parts import PartWriter
-from actune.data.row_store import EncodingRecipe, RowStore
-from actune.data.row_table import FACTS, PROMPTS, Facts, RowTable, TableFacts, ToolSet, map_file, read_conversation
-from actune.data.rows import scan_file
-from actune.data.sources import Quarantined, check_file, find_file_format
-from actune.data.workers import work
+from actune.data.reading.rows import scan_file
+from actune.data.reading.sources import Quarantined, check_file, find_file_format
+from actune.data.store.arrays import load_arrays, save_arrays
+from actune.data.store.cache import Cache, hash_file, make_key
+from actune.data.store.parts import PartWriter
+from actune.data.store.store import EncodingRecipe, RowStore
+from actune.data.store.table import FACTS, PROMPTS, Facts, RowTable, TableFacts, ToolSet, map_file, read_conversation
+from actune.data.store.workers import work
 
 _KIND = "rows"
 _ROWS, _LINES, _TABLES, _ENCODED = "rows.jsonl", "row-lines.npy", "tables.json", "encoded"

@@ -25,11 +25,11 @@ Task = Mapping[str, Any]
 """`{"do": name of a worker function, ...its arguments}`, plain JSON."""
 
 # What a process may be asked to do: the functions that tasks name, `module:function`.
-_FUNCTIONS = {"index": "actune.data.row_index:index_range", "encode": "actune.data.row_store:encode_part"}
+_FUNCTIONS = {"index": "actune.data.store.index:index_range", "encode": "actune.data.store.store:encode_part"}
 _ERRORS: Mapping[str, type[ActuneError]] = {
     kind.__name__: kind for kind in (ConfigError, DataError, RenderError, ModelError)
 }
-_SERVE = "from actune.data.workers import serve; serve()"
+_SERVE = "from actune.data.store.workers import serve; serve()"
 
 
 def count_cores() -> int:

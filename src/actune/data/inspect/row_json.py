@@ -19,12 +19,12 @@ import numpy as np
 
 from actune.core import react
 from actune.core.types import Conversation, Message
-from actune.data.inspect import Examined
-from actune.data.inspect_pool import Pool, Text, Tokens
-from actune.data.statistics import RowFacts
-from actune.data.tree_runs import Run, find_runs, follow, tree_weights, weigh_turns
-from actune.data.turn_prefixes import compare_turns, cut_at_line, longest_shared
-from actune.data.visible import Visible
+from actune.data.inspect.pool import Pool, Text, Tokens
+from actune.data.inspect.rows import Examined
+from actune.data.inspect.statistics import RowFacts
+from actune.data.inspect.tree_runs import Run, find_runs, follow, tree_weights, weigh_turns
+from actune.data.inspect.turn_prefixes import compare_turns, cut_at_line, longest_shared
+from actune.data.inspect.visible import Visible
 from actune.render.encoder import EncodedTurn, Encoder
 from actune.render.token_places import TokenPlaces
 from actune.render.tokenizer import strip_marks

@@ -14,9 +14,9 @@ from typing import Any
 from actune.core.errors import ConfigError, DataError, RenderError
 from actune.core.files import atomic_file
 from actune.core.types import Conversation, Source
-from actune.data.files import find_files
-from actune.data.hub import near_entries
-from actune.data.rows import SUFFIXES, Row, file_kind, scan_file
+from actune.data.reading.files import find_files
+from actune.data.reading.hub import near_entries
+from actune.data.reading.rows import SUFFIXES, Row, file_kind, scan_file
 from actune.formats import registry
 
 _DETECT_ROWS = 256

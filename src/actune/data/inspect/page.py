@@ -16,14 +16,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from actune.data.inspect import Examined, count_examined
-from actune.data.inspect_json import RowWriter, short_weight
-from actune.data.inspect_numbers import show_numbers
-from actune.data.inspect_pool import Pool, as_json
-from actune.data.inspect_static import show_static
-from actune.data.inspect_words import TEXTS, Words, words
-from actune.data.statistics import Statistics
-from actune.data.visible import Visible
+from actune.data.inspect.numbers import show_numbers
+from actune.data.inspect.pool import Pool, as_json
+from actune.data.inspect.row_json import RowWriter, short_weight
+from actune.data.inspect.rows import Examined, count_examined
+from actune.data.inspect.static import show_static
+from actune.data.inspect.statistics import Statistics
+from actune.data.inspect.visible import Visible
+from actune.data.inspect.words import TEXTS, Words, words
 from actune.render.encoder import Encoder
 from actune.render.survey import make_survey
 
@@ -67,7 +67,7 @@ def page(encoder: Encoder, rows: Mapping[int, Examined], about: About, statistic
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("actune.data", "pages"),
+        loader=PackageLoader("actune.data.inspect", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actune.core.types import Source
-from actune.data.arrays import load_arrays, save_arrays
-from actune.data.cache import META
-from actune.data.checks import Finding
+from actune.data.checks.rules import Finding
 from actune.data.encode import Outcome
-from actune.data.row_table import Row
-from actune.data.sources import Quarantined
+from actune.data.reading.sources import Quarantined
+from actune.data.store.arrays import load_arrays, save_arrays
+from actune.data.store.cache import META
+from actune.data.store.table import Row
 from actune.render.tree import TokenTree
 
 Sizes = tuple[tuple[int, int], ...]

@@ -17,7 +17,7 @@ from typing import Any
 
 from actune.core.schema import loosen
 from actune.core.types import ToolSpec
-from actune.data.findings import Finding, cut
+from actune.data.checks.findings import Finding, cut
 
 Fits = Callable[[Any], bool]
 """Whether a value certainly fits; False leaves the question to jsonschema."""

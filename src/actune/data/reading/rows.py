@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, cast
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Source
-from actune.data.json_rows import BOM, check_row, decode_line, read_line, scan_document
-from actune.data.tables import scan_csv, scan_parquet
+from actune.data.reading.json_rows import BOM, check_row, decode_line, read_line, scan_document
+from actune.data.reading.tables import scan_csv, scan_parquet
 
 __all__ = ["SUFFIXES", "Row", "check_row", "file_kind", "read_line", "scan_file"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from actune.core.types import Conversation
-from actune.data.check_calls import check_call
-from actune.data.check_texts import check_texts
-from actune.data.check_tools import read_offer
-from actune.data.check_turns import check_turns
-from actune.data.findings import Finding, Level
+from actune.data.checks.calls import check_call
+from actune.data.checks.findings import Finding, Level
+from actune.data.checks.texts import check_texts
+from actune.data.checks.tools import read_offer
+from actune.data.checks.turns import check_turns
 
 __all__ = ["Finding", "Level", "find_problems"]
 

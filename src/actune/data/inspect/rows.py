@@ -13,10 +13,10 @@ from rich.text import Text
 
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Source
-from actune.data.checks import Finding, Level, find_problems
+from actune.data.checks.rules import Finding, Level, find_problems
+from actune.data.inspect.statistics import RowFacts, count_row
 from actune.data.prepare import Prepared
-from actune.data.sources import Quarantined
-from actune.data.statistics import RowFacts, count_row
+from actune.data.reading.sources import Quarantined
 from actune.render.dialects import Dialect, Turn
 from actune.render.encoder import EncodedTurn, Encoder, merge_turns
 from actune.render.token_places import TokenPlaces

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from actune.core import react
-from actune.data.checks import Finding
-from actune.data.inspect import Examined
-from actune.data.inspect_words import Words, words
-from actune.data.tree_runs import weigh_turns
-from actune.data.turn_prefixes import Kinship, compare_turns, longest_shared
-from actune.data.visible import Visible
+from actune.data.checks.rules import Finding
+from actune.data.inspect.rows import Examined
+from actune.data.inspect.tree_runs import weigh_turns
+from actune.data.inspect.turn_prefixes import Kinship, compare_turns, longest_shared
+from actune.data.inspect.visible import Visible
+from actune.data.inspect.words import Words, words
 from actune.render.dialects import Turn
 from actune.render.encoder import EncodedTurn, Encoder
 from actune.render.tokenizer import strip_marks

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from actune.core.errors import ConfigError, DataError
-from actune.data.json_rows import load_cell
+from actune.data.reading.json_rows import load_cell
 from actune.formats.padding import ARGUMENTS, TOOLS, Padded, drop_padding
 
 if TYPE_CHECKING:

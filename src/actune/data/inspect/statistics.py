@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from actune.core.types import Conversation
-from actune.data.checks import Finding, Level
+from actune.data.checks.rules import Finding, Level
 from actune.render.tree import TokenTree
 
 Measure = Literal["longest", "tokens", "supervised", "share", "turns", "calls"]

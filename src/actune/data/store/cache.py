@@ -175,13 +175,17 @@ def hash_file(path: Path, advance: Callable[[int], None] = lambda _bytes: None) 
     return digest.hexdigest()
 
 
+def code_files() -> list[Path]:
+    """Return the files of actune whose code decides what a row becomes."""
+    root = Path(__file__).parents[2]
+    return [path for package in _OWN for path in sorted((root / package).rglob("*.py"))]
+
+
 @cache
 def _hash_code() -> str:
-    root = Path(__file__).parents[1]
     digest = hashlib.sha256(platform.python_version().encode())
-    for package in _OWN:
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
+    for path in code_files():
+        digest.update(path.name.encode() + path.read_bytes())
     for library in _LIBRARIES:
         digest.update(f"{library} {version(library)}".encode())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ import re
 
 from markupsafe import Markup, escape
 
-from actune.data.inspect_words import words
+from actune.data.inspect.words import words
 from actune.render.tokenizer import MARK_CLOSE, MARK_OPEN, strip_marks
 
 # What a reader cannot see, or what changes how other text is read: control characters other than tab and line feed,

@@ -8,10 +8,10 @@ from pathlib import PurePath
 
 from markupsafe import Markup
 
-from actune.data.inspect_charts import draw_bar, draw_histogram
-from actune.data.inspect_words import Words, words
-from actune.data.statistics import Measure, Statistics, Summary, make_histogram
-from actune.data.visible import Visible
+from actune.data.inspect.charts import draw_bar, draw_histogram
+from actune.data.inspect.statistics import Measure, Statistics, Summary, make_histogram
+from actune.data.inspect.visible import Visible
+from actune.data.inspect.words import Words, words
 
 MOST_NAMES = 20
 """A table of names has so many rows, and one for the rest."""

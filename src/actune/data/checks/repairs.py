@@ -16,9 +16,9 @@ from actune.core.conversion import new_call_id
 from actune.core.errors import DataError
 from actune.core.json_text import DuplicateKeyError, read_json, write_json
 from actune.core.types import Conversation, Message, ToolCall
-from actune.data.check_calls import Violation, find_violations, read_arguments
-from actune.data.check_tools import Offer, has_no_parameters, read_offer, write_path
-from actune.data.check_turns import list_results, miss_ids
+from actune.data.checks.calls import Violation, find_violations, read_arguments
+from actune.data.checks.tools import Offer, has_no_parameters, read_offer, write_path
+from actune.data.checks.turns import list_results, miss_ids
 
 _LAYERS = 3
 """Texts within texts that are undone at most."""

@@ -13,8 +13,8 @@ from actune.core.errors import DataError
 from actune.core.json_text import read_json
 from actune.core.types import ToolCall
 from actune.core.values import read_literal
-from actune.data.check_tools import Offer, Parameters, has_no_parameters, write_path
-from actune.data.findings import Finding, cut
+from actune.data.checks.findings import Finding, cut
+from actune.data.checks.tools import Offer, Parameters, has_no_parameters, write_path
 
 _FIXES: Mapping[str, str] = {
     "argument-type": "write the value in the type of the schema, or correct the schema",

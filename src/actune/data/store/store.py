@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from actune.core.parts import PartWeights
 from actune.core.types import Conversation, Source
-from actune.data.arrays import load_arrays, save_arrays
-from actune.data.cache import Cache, hash_file, make_key
 from actune.data.encode import Outcome, Truncation, encode_row
-from actune.data.row_parts import MemoryPart, PartWriter, Place, StoredPart
-from actune.data.row_table import Row, RowTable, map_file, read_conversation
-from actune.data.workers import work
+from actune.data.store.arrays import load_arrays, save_arrays
+from actune.data.store.cache import Cache, hash_file, make_key
+from actune.data.store.parts import MemoryPart, PartWriter, Place, StoredPart
+from actune.data.store.table import Row, RowTable, map_file, read_conversation
+from actune.data.store.workers import work
 from actune.render.encoder import Encoder
 
 _KIND = "encoded"

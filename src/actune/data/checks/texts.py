@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from actune.core.types import Conversation, Message
-from actune.data.findings import Finding
+from actune.data.checks.findings import Finding
 
 # Zero-width and bidirectional controls, and control characters but tab and line ends. The joiners U+200C, U+200D and the
 # marks U+200E, U+200F are left out: Persian, Hindi, emoji and right-to-left texts are written with them.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actune.core.errors import ConfigError
-from actune.data.hub import download_dataset, is_hub_id, near_entries
-from actune.data.rows import SUFFIXES, file_kind
+from actune.data.reading.hub import download_dataset, is_hub_id, near_entries
+from actune.data.reading.rows import SUFFIXES, file_kind
 
 REGISTRY: Mapping[str, str] = {"ms-agent": "ms:iic/ms_agent", "ms-bench": "ms:iic/ms_bench"}
 """Names of the reference recipe and the datasets they stand for; a local file of the same name wins."""

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 
 from actune.core.types import Conversation, Message, Source
-from actune.data.check_tools import read_offer
-from actune.data.findings import Finding
+from actune.data.checks.findings import Finding
+from actune.data.checks.tools import read_offer
 
 
 class SeenRows:

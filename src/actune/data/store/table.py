@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation, Source, Style
-from actune.data.overlap import join_prompts, prompt_grams, prompt_keys
-from actune.data.rows import read_line
-from actune.data.sources import Quarantined
+from actune.data.checks.overlap import join_prompts, prompt_grams, prompt_keys
+from actune.data.reading.rows import read_line
+from actune.data.reading.sources import Quarantined
 from actune.formats import registry
 
 _STYLES: tuple[Style, ...] = get_args(Style)
 FACTS = ("offsets", "sizes", "lines", "styles", "calls", "text_sizes", "toolsets")
 """One number a row."""
 PROMPTS = ("keys", "key_offsets", "grams", "gram_offsets")
-"""What users ask, as `actune.data.overlap.Prompts`."""
+"""What users ask, as `actune.data.checks.overlap.Prompts`."""
 
 ToolSet = tuple[frozenset[str], bool]
 """The names that a row offers or calls, and whether it offers any."""

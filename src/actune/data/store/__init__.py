@@ -1,0 +1,1 @@
+"""Rows of files as numbers in tables, and their encodings, kept between runs."""
