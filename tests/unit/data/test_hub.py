@@ -213,6 +213,9 @@ def test_a_model_comes_without_pickles_and_code(server, name):
         "config.json": CONFIG, "model.safetensors": b"w", "pytorch_model.bin": b"p", "modeling_x.py": b"c",
         "tokenizer.json": b"{}", "chat_template.jinja": b"t", "original/params.json": b"{}", "README.md": b"r",
     }  # fmt: skip
+    planned = resolve_model(name, weights=False)  # a plan needs no weights, and a run gets them afterwards
+    assert (planned / "config.json").is_file()
+    assert not list(planned.glob("*.safetensors"))
     folder = resolve_model(name)
     expected = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == expected

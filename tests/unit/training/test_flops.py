@@ -46,6 +46,10 @@ def test_what_torch_counts(kit, tuning, tied):
     hidden_pairs = len(flops.windows) * (tokens**2 - tokens * (tokens + 1) // 2)
     # Nothing below asks for the gradient of the embedding's output where it has no adapter; here all have.
     assert counter.get_total_flops() == flops.count(batch) + flops.pair * hidden_pairs
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        TrainStep(model)(StepInput.of(batch, CPU, packed=False))
+    forward = Flops.of(model, fused=False, backward=False)
+    assert counter.get_total_flops() == forward.count(batch) + forward.pair * hidden_pairs
 
 
 def test_the_head_is_counted_where_something_is_predicted_and_shared_tokens_once(kit):
