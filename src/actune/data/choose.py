@@ -113,12 +113,12 @@ def choose_rows(
     if empty:
         notices.append(f"train_dataset_sample {data.train_dataset_sample} at ratio {ratio:g} leaves no agent row")
     # A row given twice is read twice: what counts is where it stands.
-    used = {(row.table.shown, row.source.line) for row in (*mixed, *validation)}
+    used = {row.place for row in (*mixed, *validation)}
     return Rows(
         train=mixed,
         validation=validation,
-        spare_agent=tuple(row for row in train if (row.table.shown, row.source.line) not in used),
-        spare_general=tuple(row for row in others if (row.table.shown, row.source.line) not in used),
+        spare_agent=tuple(row for row in train if row.place not in used),
+        spare_general=tuple(row for row in others if row.place not in used),
         sources=tuple(sources),
         notices=(*(notice for opened in sources for notice in opened.notices), *notices),
     )

@@ -209,8 +209,8 @@ def _exact(held_rows: NDArray[np.int64], train_rows: NDArray[np.int64]) -> list[
 
 def _find_shared(train: Prompts, held: Prompts, share: float, *, by_held: bool) -> list[Overlap]:
     """Return the best pair of each held-out row, or of each training row."""
-    train_grams, train_rows = _drop_common(train)
     held_grams, held_rows = _drop_common(held)
+    train_grams, train_rows = _drop_common(train, held_grams)
     if not len(train_grams) or not len(held_grams):
         return []
     pairs = _count_pairs(train_grams, train_rows, held_grams, held_rows, len(train))
@@ -242,10 +242,22 @@ def _is_sample(prompts: Prompts) -> NDArray[np.bool_]:
     return inside == np.diff(prompts.gram_offsets)
 
 
-def _drop_common(prompts: Prompts) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return the n-grams that are not in too many rows, and their rows, both in order of the n-grams."""
-    order = np.argsort(prompts.grams, kind="stable")
-    grams, rows = prompts.grams[order], _rows_of(prompts.gram_offsets)[order]
+def _drop_common(
+    prompts: Prompts, wanted: NDArray[np.uint64] | None = None
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the n-grams that are not in too many rows, and their rows, both in order of the n-grams.
+
+    Of `wanted` n-grams, which are sorted, only those are looked at.
+    """
+    grams, rows = prompts.grams, _rows_of(prompts.gram_offsets)
+    if wanted is not None:
+        if not len(wanted):
+            return grams[:0], rows[:0]
+        places = np.minimum(np.searchsorted(wanted, grams), len(wanted) - 1)
+        kept = np.flatnonzero(wanted[places] == grams)
+        grams, rows = grams[kept], rows[kept]
+    order = np.argsort(grams, kind="stable")
+    grams, rows = grams[order], rows[order]
     _, inverse, counts = np.unique(grams, return_inverse=True, return_counts=True)
     kept = counts[inverse] <= _COMMON
     return grams[kept], rows[kept]

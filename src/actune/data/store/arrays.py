@@ -23,6 +23,7 @@ def load_arrays(folder: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 
 def _load(path: Path) -> NDArray[Any]:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        # A plain view of the map: a memmap's own indexing costs several times as much.
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except ValueError:  # an array without elements cannot be mapped
         return np.load(path, allow_pickle=False)

@@ -31,6 +31,7 @@ Sizes = tuple[tuple[int, int], ...]
 """(tokens, supervised tokens) of each tree of a row."""
 
 _NOTES = "notes.json"
+_DIGEST = 16  # bytes
 _FLAT = ("ids", "targets", "extra", "weights")
 _TYPES = {"ids": np.int32, "targets": np.int32, "extra": np.int32, "weights": np.float32}
 
@@ -77,7 +78,7 @@ class PartWriter:
             "numbers": np.array(self._numbers, dtype=np.int64),
             "lengths": np.array(self._lengths, dtype=np.int64),
             "first_trees": np.array(self._first_trees, dtype=np.int64),
-            "digests": np.array(self._digests, dtype="V16"),
+            "digests": np.array(self._digests, dtype=f"V{_DIGEST}"),
         }
         for name in _FLAT:
             arrays[f"{name}_offsets"] = np.array(self._offsets[name], dtype=np.int64)
@@ -95,19 +96,23 @@ class StoredPart:
         names = [f"{name}_offsets" for name in _FLAT]
         arrays = load_arrays(folder, ["numbers", "lengths", "first_trees", "digests", *names, *_FLAT])
         self.numbers = arrays["numbers"]
-        self._digests = arrays["digests"]
+        self._digests = arrays["digests"].tobytes()
         self._flat = {name: arrays[name] for name in _FLAT}
         # Small numbers that are looked at one by one: faster as lists.
         self._lengths: list[int] = arrays["lengths"].tolist()
         self._first_trees: list[int] = arrays["first_trees"].tolist()
         self._offsets: dict[str, list[int]] = {name: arrays[f"{name}_offsets"].tolist() for name in _FLAT}
+        self._ids, self._targets = self._offsets["ids"], self._offsets["targets"]
         notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
         self._notes: dict[int, dict[str, Any]] = {int(place): note for place, note in notes.items()}
 
     def sizes(self, place: int) -> Sizes:
         """Return the sizes of the trees of a row."""
-        trees = range(self._first_trees[place], self._first_trees[place + 1])
-        ids, targets = self._offsets["ids"], self._offsets["targets"]
+        first, end = self._first_trees[place], self._first_trees[place + 1]
+        ids, targets = self._ids, self._targets
+        if end - first == 1:
+            return ((ids[end] - ids[first], targets[end] - targets[first]),)
+        trees = range(first, end)
         return tuple((ids[tree + 1] - ids[tree], targets[tree + 1] - targets[tree]) for tree in trees)
 
     def is_plain(self, place: int, max_length: int) -> bool:
@@ -118,9 +123,10 @@ class StoredPart:
         """Return what a row became, without its trees."""
         return _read_note(self._notes.get(place, {}), source, self._lengths[place], self.sizes(place))
 
-    def digests(self, place: int) -> list[bytes]:
-        """Return a digest of each tree of a row."""
-        return [one.tobytes() for one in self._digests[self._first_trees[place] : self._first_trees[place + 1]]]
+    def digest(self, place: int, number: int) -> bytes:
+        """Return a digest of one of the trees of a row."""
+        start = (self._first_trees[place] + number) * _DIGEST
+        return self._digests[start : start + _DIGEST]
 
     def tree(self, place: int, number: int, source: Source) -> TokenTree:
         """Return one of the trees of a row."""
@@ -141,8 +147,7 @@ class StoredPart:
 
     def _cut(self, name: str, tree: int) -> NDArray[Any]:
         offsets = self._offsets[name]
-        # A plain view: slices of a memmap cost several times as much.
-        return self._flat[name].view(np.ndarray)[offsets[tree] : offsets[tree + 1]]
+        return self._flat[name][offsets[tree] : offsets[tree + 1]]
 
 
 class MemoryPart:
@@ -164,9 +169,9 @@ class MemoryPart:
         """Return what the row became."""
         return self._outcome
 
-    def digests(self, place: int) -> list[bytes]:
-        """Return a digest of each tree."""
-        return [digest_of(tree) for tree in self._outcome.trees]
+    def digest(self, place: int, number: int) -> bytes:
+        """Return a digest of one of the trees."""
+        return digest_of(self._outcome.trees[number])
 
     def tree(self, place: int, number: int, source: Source) -> TokenTree:
         """Return one of the trees."""
@@ -209,15 +214,13 @@ class Trees(Sequence[TokenTree]):
 
     def fingerprint(self) -> bytes:
         """Return a digest of all trees in their order."""
-        total = hashlib.sha256()
-        for _, (part, place), number in self._items:
-            total.update(part.digests(place)[number])
-        return total.digest()
+        digests = [part.digest(place, number) for _, (part, place), number in self._items]
+        return hashlib.sha256(b"".join(digests)).digest()
 
 
 def digest_of(tree: TokenTree) -> bytes:
     """Return a digest of 16 bytes of ids, structure, targets and weights."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=_DIGEST)
     for array in (
         tree.input_ids, tree.positions, tree.end, tree.target_positions, tree.target_ids, tree.target_weights,
     ):  # fmt: skip

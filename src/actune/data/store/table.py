@@ -49,6 +49,11 @@ class Row:
         return self.table.source(self.number)
 
     @property
+    def place(self) -> tuple[str, int]:
+        """File and line, as in `source`: where the row stands, whoever reads it."""
+        return self.table.place(self.number)
+
+    @property
     def style(self) -> Style:
         """What the row was written in."""
         return _STYLES[self.table.facts["styles"][self.number]]
@@ -101,6 +106,7 @@ class RowTable:
         self.facts, self.toolsets, self.quarantined = facts.columns, facts.toolsets, tuple(quarantined)
         self._conversations = tuple(conversations)
         self._view: mmap.mmap | None = None
+        self._lines: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.facts["lines"])
@@ -119,6 +125,12 @@ class RowTable:
         if self.path is None:
             return self._conversations[number].source
         return Source(file=self.shown, line=int(self.facts["lines"][number]), dataset=self.name)
+
+    def place(self, number: int) -> tuple[str, int]:
+        """Return file and line of a row."""
+        if self._lines is None:
+            self._lines = self.facts["lines"].tolist()
+        return self.shown, self._lines[number]
 
     def load(self, number: int) -> Conversation:
         """Return one row.
