@@ -236,6 +236,9 @@ def test_the_cache_keeps_within_its_limit(tmp_path: Path):
     assert cache.find("kind", "0") is not None  # used now
     cache.prune()
     assert sorted(path.name for path in (cache.root / "kind").iterdir()) == ["0", "3"]
+    cache.limit = 10
+    cache.prune()
+    assert [path.name for path in (cache.root / "kind").iterdir()] == ["0"]  # its rows may still be read
     assert not list(cache.root.glob(".new-*"))
 
 

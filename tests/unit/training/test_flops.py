@@ -32,6 +32,14 @@ def build(kit, tuning: str, **changes):
     return attach_adapter(model, modules=names, rank=4, alpha=8, dropout=0.0, seed=1)
 
 
+def total(counter: FlopCounterMode) -> int:
+    """What torch counted, without the table of rotary positions, which some releases of transformers write as a product."""
+    tables = {
+        tuple(counts.items()) for name, counts in counter.get_flop_counts().items() if name.endswith("rotary_emb")
+    }
+    return counter.get_total_flops() - sum(flops for counts in tables for _, flops in counts)
+
+
 @pytest.mark.parametrize("tuning", ["ALL", "ALL+head", "full"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_what_torch_counts(kit, tuning, tied):
@@ -45,11 +53,11 @@ def test_what_torch_counts(kit, tuning, tied):
     # Eager attention computes all pairs, also those that causality hides.
     hidden_pairs = len(flops.windows) * (tokens**2 - tokens * (tokens + 1) // 2)
     # Nothing below asks for the gradient of the embedding's output where it has no adapter; here all have.
-    assert counter.get_total_flops() == flops.count(batch) + flops.pair * hidden_pairs
+    assert total(counter) == flops.count(batch) + flops.pair * hidden_pairs
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         TrainStep(model)(StepInput.of(batch, CPU, packed=False))
     forward = Flops.of(model, fused=False, backward=False)
-    assert counter.get_total_flops() == forward.count(batch) + forward.pair * hidden_pairs
+    assert total(counter) == forward.count(batch) + forward.pair * hidden_pairs
 
 
 def test_the_head_is_counted_where_something_is_predicted_and_shared_tokens_once(kit):

@@ -42,6 +42,7 @@ class Cache:
         """Use a folder; it is made when something is put into it."""
         self.root = root
         self.limit = limit
+        self._opened = time.time() - 1  # clocks of file systems are coarse
         self._held: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -134,7 +135,10 @@ class Cache:
         )
 
     def prune(self) -> None:
-        """Remove what was not used for longest, until the rest is within the limit, and what broken runs left."""
+        """Remove what was not used for longest, until the rest is within the limit, and what broken runs left.
+
+        What was used through this object stays in any case: its rows may still be read.
+        """
         if not self.root.is_dir():
             return
         now = time.time()
@@ -143,8 +147,8 @@ class Cache:
                 shutil.rmtree(left, ignore_errors=True)
         entries = [(_last_use(folder), _size(folder), folder) for folder in self.root.glob("*/*") if folder.is_dir()]
         total = sum(size for _, size, _ in entries)
-        for _, size, folder in sorted(entries):
-            if total <= self.limit:
+        for used, size, folder in sorted(entries):
+            if total <= self.limit or used >= self._opened:
                 return
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
