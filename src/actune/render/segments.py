@@ -124,10 +124,15 @@ class SegmentEncoder:
         if self._fast is not None:
             return self._fast(text)
         ids = self._words.encode(text)
-        if self._words.misses > WORTH and not self._asked and self._path is not None:
+        if self._words.misses > WORTH:
+            self.expect_much()
+        return ids
+
+    def expect_much(self) -> None:
+        """Load the faster library now: there is so much text to come that it pays."""
+        if not self._asked and self._words is not None and self._path is not None:
             self._asked = True
             self._fast = load_fast(self._path, self._tokenizer)
-        return ids
 
     def _encode_new(self, segment: str) -> bytes:
         match = self._cut.match(segment) if self._cut is not None else None

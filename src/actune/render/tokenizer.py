@@ -105,6 +105,10 @@ class TextTokenizer:
             ) from error
         return cls(tokenizer, read_json(folder / "tokenizer_config.json"), folder=folder)
 
+    def expect_much(self) -> None:
+        """Get ready for megabytes of text: see `actune.render.fast`."""
+        self._segments.expect_much()
+
     def token_id(self, token: str) -> int | None:
         """Return the id of a token's text, None when the vocabulary lacks it."""
         return self._tokenizer.token_to_id(token)

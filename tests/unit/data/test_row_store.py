@@ -138,6 +138,10 @@ def test_what_is_written_decides_the_key(tmp_path: Path, tokenizer_folder: Path,
     plain = key(tokenizer_folder)
     assert plain == key(tokenizer_folder, max_length=20)  # whole rows are kept, whatever a run takes
     assert plain == key(tokenizer_folder, now="2026-01-01")  # no template reads the clock
+    expecting = EncodingRecipe(
+        folder=str(tokenizer_folder), options={}, max_length=10, truncation="delete", expected=10**9
+    )
+    assert plain == expecting.key()
     others = {
         key(thinking_folder), key(tokenizer_folder, dialect="react"), key(tokenizer_folder, allow_loss=["reasoning"]),
         key(tokenizer_folder, truncation="turns"), key(tokenizer_folder, truncation="turns", max_length=20),

@@ -10,7 +10,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,14 @@ def open_table(
         if kind != ".jsonl":
             rows, lines = building / _ROWS, building / _LINES
             refused = _write_rows(path, kind, shown, rows, lines)
+        writing = None
+        if store is not None:
+            writing = asdict(replace(store.writing, expected=rows.stat().st_size // processes))
         tasks = [
             {
                 "do": "index", "path": str(rows), "span": (begin, end), "first": first,
                 "lines": None if lines is None else str(lines), "format_name": format_name,
-                "writing": None if store is None else asdict(store.writing), "out": str(scratch / f"part-{begin}"),
+                "writing": writing, "out": str(scratch / f"part-{begin}"),
             }
             for begin, end, first in _find_ranges(rows)
         ]  # fmt: skip

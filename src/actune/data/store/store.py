@@ -11,7 +11,7 @@ import datetime
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,24 +33,30 @@ _KIND = "encoded"
 # Rows that a process encodes at a time, and below which starting processes is not worth it.
 _PART, _FEW = 1024, 1024
 _TOLD = 128  # rows after which progress is told
+_MUCH = 48_000_000  # bytes of rows from which a faster library is loaded at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingRecipe:
     """How rows are written: a model's folder and the arguments of `Encoder.from_folder`, as plain JSON.
 
-    `max_length` and `truncation` say what becomes of over-long rows.
+    `max_length` and `truncation` say what becomes of over-long rows. `expected` is about how many bytes of rows one process
+    will encode; it changes no row.
     """
 
     folder: str
     options: Mapping[str, Any]
     max_length: int
     truncation: Truncation
+    expected: int = 0
 
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder that writes so; one for all tasks of a process."""
-        return _make_encoder(json.dumps([self.folder, dict(self.options)], sort_keys=True))
+        encoder = _make_encoder(json.dumps([self.folder, dict(self.options)], sort_keys=True))
+        if self.expected > _MUCH:
+            encoder.renderer.tokenizer.expect_much()
+        return encoder
 
     def encode(self, conversation: Conversation) -> Outcome:
         """Return what a row becomes."""
@@ -151,11 +157,12 @@ class RowStore:
         with self._cache.scratch() as scratch:
             save_arrays(scratch, {name: table.facts[name][missing] for name in ("offsets", "sizes", "lines")})
             save_arrays(scratch, {"numbers": missing})
+            writing = replace(self.writing, expected=int(table.facts["sizes"][missing].sum()) // self._processes)
             tasks = [
                 {
-                    "do": "encode", "path": str(table.path), "rows": str(scratch), "begin": begin,
-                    "end": min(begin + _PART, len(missing)), "format_name": table.format_name,
-                    "writing": asdict(self.writing), "out": str(scratch / f"part-{begin}"),
+                    "do": "encode", "path": str(table.path), "rows": str(scratch),
+                    "span": (begin, min(begin + _PART, len(missing))), "format_name": table.format_name,
+                    "writing": asdict(writing), "out": str(scratch / f"part-{begin}"),
                 }
                 for begin in range(0, len(missing), _PART)
             ]  # fmt: skip
@@ -174,8 +181,7 @@ def encode_part(
     *,
     path: str,
     rows: str,
-    begin: int,
-    end: int,
+    span: tuple[int, int],
     format_name: str,
     writing: Mapping[str, Any],
     out: str,
@@ -183,8 +189,9 @@ def encode_part(
 ) -> None:
     """Encode some rows of a jsonl file into the folder `out`; what a worker does.
 
-    `rows` is a folder with the numbers, lines, offsets and sizes of rows, of which those from `begin` to `end` are meant.
+    `rows` is a folder with the numbers, lines, offsets and sizes of rows, of which those in `span` are meant.
     """
+    begin, end = span
     way = EncodingRecipe(**writing)
     view = map_file(Path(path))
     facts = load_arrays(Path(rows), ("numbers", "lines", "offsets", "sizes"))
