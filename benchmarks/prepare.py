@@ -117,7 +117,7 @@ def prepare_once(job: dict[str, Any]) -> dict[str, Any]:
     clock.append(time.perf_counter())
     given = {"model": {"model_id_or_path": job["tokenizer"]}, "data": job["data"], "training": {"seed": job["seed"]}}
     settings = Settings.model_validate(given)
-    cache, processes = open_cache(settings), job["processes"]
+    (cache, _), processes = open_cache(settings), job["processes"]
     store = RowStore(make_recipe(settings, Path(job["tokenizer"]), _DATE), cache, processes=processes)
     clock.append(time.perf_counter())
     rows = choose_rows(settings, cache, store, processes=processes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actune.config.settings import Settings
-from actune.core.errors import DataError
+from actune.core.errors import ConfigError, DataError
 from actune.core.losses import is_loss, name_of
 from actune.core.types import Source
 from actune.data.asked import Asked, overlap_notices
@@ -17,7 +17,7 @@ from actune.data.checks.rules import Finding
 from actune.data.choose import Rows
 from actune.data.encode import OVER_LONG, Tally, judge
 from actune.data.reading.sources import Quarantined
-from actune.data.store.cache import Cache, default_root
+from actune.data.store.cache import Cache, default_root, named_root
 from actune.data.store.parts import Place, Trees
 from actune.data.store.store import RowStore
 from actune.data.store.table import Row
@@ -159,13 +159,31 @@ def _encode(settings: Settings, rows: Sequence[Row], store: RowStore, advance: C
     return result
 
 
-def open_cache(settings: Settings) -> Cache:
-    """Return where a run keeps its encoded rows; a folder that goes with the process where nothing is to be kept."""
+def open_cache(settings: Settings) -> tuple[Cache, list[str]]:
+    """Return where a run keeps its encoded rows, and notices.
+
+    It is a folder that goes with the process where nothing is to be kept, or where the user's cache cannot be written and
+    no other folder was named.
+    """
     data = settings.data
+    limit = int(data.cache_limit * 2**30)
     if not data.cache:
-        return Cache.temporary()
-    root = Path(data.cache_dir).expanduser() if data.cache_dir else default_root()
-    return Cache(root, limit=int(data.cache_limit * 2**30))
+        return Cache.temporary(), []
+    if data.cache_dir:
+        return Cache(Path(data.cache_dir).expanduser(), limit=limit), []
+    root = default_root()
+    if root is not None:
+        cache = Cache(root, limit=limit)
+        try:
+            with cache.scratch():
+                return cache, []
+        except ConfigError as error:
+            if named_root():
+                raise
+            reason = error.message
+    else:
+        reason = "this user has no home"
+    return Cache.temporary(), [f"encoded rows are not kept for later runs: {reason}; --cache_dir names another folder"]
 
 
 def _refuse_empty(rows: Rows, train: _Part) -> None:

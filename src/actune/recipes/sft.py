@@ -23,12 +23,13 @@ from actune.config.settings import Settings
 from actune.core.errors import ConfigError, MissingExtraError
 from actune.core.parts import read_weights
 from actune.core.values import read_variables
-from actune.data.choose import choose_rows
+from actune.data.choose import Rows, choose_rows
 from actune.data.inspect.rows import counts_table
 from actune.data.mixture import find_shares, mixture_chart
 from actune.data.prepare import Prepared, open_cache, prepare
 from actune.data.reading.hub import refuse_no_model, resolve_model
 from actune.data.reading.sources import write_quarantine
+from actune.data.store.cache import Cache
 from actune.data.store.store import EncodingRecipe, RowStore
 from actune.data.store.workers import count_cores
 from actune.recipes.compare import show_comparison
@@ -49,7 +50,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A run whose data is read, rendered and counted; nothing is trained yet."""
+    """A run whose data is read, rendered and counted; nothing is trained yet.
+
+    `cache` holds the files that the rows are mapped from.
+    """
 
     settings: Settings
     folder: Path
@@ -58,6 +62,7 @@ class Job:
     prepared: Prepared
     comparison: Plan | None
     monitor: Monitor
+    cache: Cache
 
 
 def sft(settings: Settings, *, opened: bool = False, started: float | None = None) -> int:
@@ -129,29 +134,11 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
     serving = serving_notices(settings.tuning, model_dir)
     for notice in (*encoder.renderer.notices(), *serving):
         console.print(f"note: {notice}", markup=False)
-    cache = open_cache(settings)
-    processes = settings.data.dataset_num_proc or count_cores()
-    store = RowStore(recipe, cache, processes=processes)
-    with _progress(console) as progress:
-        reading = progress.add_task("reading rows", total=None)
-        rows = choose_rows(
-            settings, cache, store, processes=processes, advance=lambda size: progress.advance(reading, size)
-        )
-        progress.remove_task(reading)
-        encoding = progress.add_task("encoding rows", total=len(set(rows.train)) + len(rows.validation))
-        prepared = prepare(settings, rows, store, advance=lambda count: progress.advance(encoding, count))
-    cache.prune()
-    console.print(counts_table(prepared, console.width))
-    shares = find_shares(prepared)
-    if len(shares) > 1:
-        training = settings.training
-        step = training.batch_size * training.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", "1"))
-        console.print(mixture_chart(shares, step=step, width=console.width))
-    for notice in prepared.notices:
+    cache, notices = open_cache(settings)
+    for notice in notices:
         console.print(f"note: {notice}", markup=False)
-    if prepared.quarantined:
-        place = "" if output.dry_run else f", each with its reason in {folder / QUARANTINE}"
-        console.print(f"note: {len(prepared.quarantined):,} rows are not trained on{place}", markup=False)
+    rows, prepared = _read_rows(settings, recipe, cache, console)
+    _show_rows(settings, prepared, console)
     monitor = plan_monitor(settings, rows, prepared, encoder)
     for notice in monitor.probe.notices:
         console.print(f"note: {notice}", markup=False)
@@ -181,7 +168,39 @@ def prepare_job(settings: Settings, console: Console, *, opened: bool = False) -
         prepared=prepared,
         comparison=comparison,
         monitor=monitor,
+        cache=cache,
     )
+
+
+def _read_rows(settings: Settings, recipe: EncodingRecipe, cache: Cache, console: Console) -> tuple[Rows, Prepared]:
+    """Choose and encode the rows of a run, while a bar shows how far that is."""
+    processes = settings.data.dataset_num_proc or count_cores()
+    store = RowStore(recipe, cache, processes=processes)
+    with _progress(console) as progress:
+        reading = progress.add_task("reading rows", total=None)
+        rows = choose_rows(
+            settings, cache, store, processes=processes, advance=lambda size: progress.advance(reading, size)
+        )
+        progress.remove_task(reading)
+        encoding = progress.add_task("encoding rows", total=len(set(rows.train)) + len(rows.validation))
+        prepared = prepare(settings, rows, store, advance=lambda count: progress.advance(encoding, count))
+    cache.prune()
+    return rows, prepared
+
+
+def _show_rows(settings: Settings, prepared: Prepared, console: Console) -> None:
+    """Print the table of the rows, the mixture and what has to be said of them."""
+    output, training = settings.output, settings.training
+    console.print(counts_table(prepared, console.width))
+    shares = find_shares(prepared)
+    if len(shares) > 1:
+        step = training.batch_size * training.gradient_accumulation_steps * int(os.environ.get("WORLD_SIZE", "1"))
+        console.print(mixture_chart(shares, step=step, width=console.width))
+    for notice in prepared.notices:
+        console.print(f"note: {notice}", markup=False)
+    if prepared.quarantined:
+        place = "" if output.dry_run else f", each with its reason in {Path(output.output_dir) / QUARANTINE}"
+        console.print(f"note: {len(prepared.quarantined):,} rows are not trained on{place}", markup=False)
 
 
 def _check_packages(settings: Settings, console: Console) -> None:

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from actune.config.settings import Settings
-from actune.core.errors import DataError
+from actune.core.errors import ConfigError, DataError
 from actune.data.encode import Tally
 from actune.data.inspect.rows import counts_table
-from actune.data.prepare import Prepared, SourceCount
+from actune.data.prepare import Prepared, SourceCount, open_cache
 from actune.data.store.parts import Trees
 
 
@@ -105,3 +105,20 @@ def test_a_loss_is_allowed_by_name_or_left_out_on_purpose(tmp_path: Path, tokeni
         prepared = data_kit.prepare_all(chosen, tokenizer_folder)
         assert len(prepared.train) == 6
         assert [item.code for item in prepared.quarantined] == ["reasoning-lost"] * 3
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ACTUNE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("no folder")
+    cache, notices = open_cache(settings())
+    assert "are not kept" in notices[0]
+    with cache.scratch() as folder:
+        assert folder.is_dir()
+    monkeypatch.setenv("ACTUNE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="cannot be written"):
+        open_cache(settings())
+    monkeypatch.setenv("ACTUNE_CACHE", str(tmp_path / "own"))
+    assert open_cache(settings())[0].root == tmp_path / "own"
+    assert open_cache(settings(cache_dir=str(tmp_path / "named")))[0].root == tmp_path / "named"
+    assert open_cache(settings(cache=False))[0].root not in (tmp_path / "own", tmp_path / "named")

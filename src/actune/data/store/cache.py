@@ -154,13 +154,21 @@ class Cache:
             total -= size
 
 
-def default_root() -> Path:
-    """Return the cache's folder of this user: $ACTUNE_CACHE, else below $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get(ENVIRONMENT)
-    if own:
-        return Path(own)
+def default_root() -> Path | None:
+    """Return the cache's folder of this user: $ACTUNE_CACHE, else below $XDG_CACHE_HOME or ~/.cache; None without a home."""
+    if (named := named_root()) is not None:
+        return named
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "actune"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "actune"
+    except RuntimeError:
+        return None
+
+
+def named_root() -> Path | None:
+    """Return the folder that $ACTUNE_CACHE names."""
+    own = os.environ.get(ENVIRONMENT)
+    return Path(own) if own else None
 
 
 def make_key(*parts: object) -> str:
