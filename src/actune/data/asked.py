@@ -58,7 +58,8 @@ def prompts_of(rows: Sequence[Row]) -> Prompts:
     for name, offsets in (("keys", "key_offsets"), ("grams", "gram_offsets")):
         counts = np.zeros(len(rows), dtype=np.int64)
         for table, chosen in places.items():
-            counts[chosen] = np.diff(table.facts[offsets])[[rows[place].number for place in chosen]]
+            numbers = np.array([rows[place].number for place in chosen])
+            counts[chosen] = table.facts[offsets][numbers + 1] - table.facts[offsets][numbers]
         ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
         flat = np.zeros(ends[-1], dtype=np.uint64)
         for table, chosen in places.items():

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from actune.config.settings import DataSettings, Settings
 from actune.core.errors import ConfigError, DataError
 from actune.core.values import read_numbers
+from actune.data.asked import Asked
 from actune.data.encode import judge
 from actune.data.identity import DATASET, identity_rows
 from actune.data.mix import (
@@ -53,7 +55,7 @@ class Opened:
     notices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Rows chosen for a run, not yet encoded.
 
@@ -66,6 +68,11 @@ class Rows:
     spare_general: tuple[Row, ...]
     sources: tuple[Opened, ...]
     notices: tuple[str, ...]
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What the training rows ask: validation, comparison and probes are held against it."""
+        return Asked(self.train)
 
 
 def choose_rows(

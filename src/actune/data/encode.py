@@ -71,13 +71,50 @@ class Outcome:
 
 
 @dataclass(slots=True, kw_only=True)
-class Encoded:
-    """The trees of a set of conversations, in their order, with everything that was left out."""
+class Account:
+    """What became of rows: those left out with their reasons, what has to be said of the others, and the counts."""
 
-    trees: list[TokenTree] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     warnings: list[tuple[Source, Finding]] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
+
+    def tally(self, dataset: str) -> Tally:
+        """Return the counts of one source, made on first use."""
+        found = self.tallies.get(dataset)
+        if found is None:
+            found = self.tallies[dataset] = Tally()
+        return found
+
+    def add(
+        self, source: Source, outcome: Outcome, *, max_length: int, truncation: Truncation, strategy: Strategy
+    ) -> bool:
+        """Count one row; return whether it is trained.
+
+        Raises:
+            DataError: as for `judge`.
+        """
+        tally = self.tally(source.dataset)
+        left_out = judge(outcome, source, max_length=max_length, truncation=truncation, strategy=strategy)
+        if left_out is not None:
+            self.quarantined.append(left_out)
+            tally.quarantined += left_out.code != OVER_LONG
+            tally.over_long += left_out.code == OVER_LONG
+            return False
+        warnings = (*(() if strategy == "none" else outcome.findings), *outcome.allowed)
+        self.warnings.extend((source, finding) for finding in warnings)
+        self.quarantined.extend(outcome.parts)
+        tally.warnings += len(warnings)
+        tally.parts += len(outcome.parts)
+        tally.shortened += outcome.shortened
+        tally.add_trees(outcome.sizes)
+        return True
+
+
+@dataclass(slots=True, kw_only=True)
+class Encoded(Account):
+    """The trees of a set of conversations, in their order, with everything that was left out."""
+
+    trees: list[TokenTree] = field(default_factory=list)
 
 
 def encode_rows(
@@ -104,7 +141,9 @@ def encode_rows(
         if outcome is None:
             outcome = encode_row(conversation, encoder, max_length=max_length, truncation=truncation)
             done[id(conversation)] = outcome
-        account(result, conversation.source, outcome, max_length=max_length, truncation=truncation, strategy=strategy)
+        source = conversation.source
+        if result.add(source, outcome, max_length=max_length, truncation=truncation, strategy=strategy):
+            result.trees.extend(outcome.trees)
         advance()
     return result
 
@@ -135,37 +174,6 @@ def encode_row(conversation: Conversation, encoder: Encoder, *, max_length: int,
 
 def _sizes(trees: Sequence[TokenTree]) -> tuple[tuple[int, int], ...]:
     return tuple((len(tree), len(tree.target_ids)) for tree in trees)
-
-
-def account(
-    result: Encoded,
-    source: Source,
-    outcome: Outcome,
-    *,
-    max_length: int,
-    truncation: Truncation,
-    strategy: Strategy,
-) -> None:
-    """Add one row to a result.
-
-    Raises:
-        DataError: as for `judge`.
-    """
-    tally = result.tallies.setdefault(source.dataset, Tally())
-    left_out = judge(outcome, source, max_length=max_length, truncation=truncation, strategy=strategy)
-    if left_out is not None:
-        result.quarantined.append(left_out)
-        tally.quarantined += left_out.code != OVER_LONG
-        tally.over_long += left_out.code == OVER_LONG
-        return
-    warnings = (*(() if strategy == "none" else outcome.findings), *outcome.allowed)
-    result.warnings.extend((source, finding) for finding in warnings)
-    result.quarantined.extend(outcome.parts)
-    tally.warnings += len(warnings)
-    tally.parts += len(outcome.parts)
-    tally.shortened += outcome.shortened
-    tally.add_trees(outcome.sizes)
-    result.trees.extend(outcome.trees)
 
 
 def judge(

@@ -11,11 +11,9 @@ from pathlib import Path
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError, DataError
 from actune.core.losses import is_loss, name_of
-from actune.core.types import Source
-from actune.data.asked import Asked, overlap_notices
-from actune.data.checks.rules import Finding
+from actune.data.asked import overlap_notices
 from actune.data.choose import Rows
-from actune.data.encode import OVER_LONG, Tally, judge
+from actune.data.encode import Account, Tally
 from actune.data.reading.sources import Quarantined
 from actune.data.store.cache import Cache, default_root, named_root
 from actune.data.store.parts import Place, Trees
@@ -47,14 +45,11 @@ class Prepared:
     fingerprint: str
 
 
-@dataclass(slots=True)
-class _Part:
+@dataclass(slots=True, kw_only=True)
+class _Part(Account):
     """The rows of training, or of validation, while they are counted."""
 
     items: list[tuple[Row, Place, int]] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    warnings: list[tuple[Source, Finding]] = field(default_factory=list)
-    tallies: dict[str, Tally] = field(default_factory=dict)
 
 
 def prepare(
@@ -97,7 +92,7 @@ def _find_asked(settings: Settings, rows: Rows) -> tuple[Sequence[Row], list[Qua
     strategy = settings.data.overlap_strategy
     if strategy == "none" or not rows.validation:
         return rows.validation, [], []
-    asked = Asked(rows.train)
+    asked = rows.asked
     if strategy == "warning":
         return rows.validation, [], overlap_notices(asked, rows.validation)
     found = {overlap.held_row: overlap for overlap in asked.find(rows.validation)}
@@ -130,31 +125,20 @@ def _encode(settings: Settings, rows: Sequence[Row], store: RowStore, advance: C
     result = _Part()
     for row, place in zip(rows, store.find(rows, advance), strict=True):
         part, number = place
-        tally = result.tallies.get(row.table.name)
-        if tally is None:
-            tally = result.tallies[row.table.name] = Tally()
         sizes = part.sizes(number)
-        if not part.is_plain(number, data.max_length):
-            outcome, source = part.outcome(number, row.source), row.source
-            left_out = judge(
-                outcome,
+        if part.is_plain(number, data.max_length):
+            result.tally(row.table.name).add_trees(sizes)
+        else:
+            source = row.source
+            trained = result.add(
                 source,
+                part.outcome(number, source),
                 max_length=data.max_length,
                 truncation=data.truncation_strategy,
                 strategy=data.check_dataset_strategy,
             )
-            if left_out is not None:
-                result.quarantined.append(left_out)
-                tally.quarantined += left_out.code != OVER_LONG
-                tally.over_long += left_out.code == OVER_LONG
+            if not trained:
                 continue
-            found = () if data.check_dataset_strategy == "none" else outcome.findings
-            result.warnings.extend((source, finding) for finding in (*found, *outcome.allowed))
-            result.quarantined.extend(outcome.parts)
-            tally.warnings += len(found) + len(outcome.allowed)
-            tally.parts += len(outcome.parts)
-            tally.shortened += outcome.shortened
-        tally.add_trees(sizes)
         result.items.extend((row, place, tree) for tree in range(len(sizes)))
     return result
 

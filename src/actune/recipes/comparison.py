@@ -84,7 +84,7 @@ def plan_comparison(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     if settings.output.compare_tasks:
         return _plan_tasks(settings, rows, encoder)
     count, seed = settings.output.compare_items, settings.training.seed
-    asked = Asked(rows.train)
+    asked = rows.asked
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
     agent = choose_measurable([*rows.validation, *spare], count, asked, encoder, settings)
     spare = draw(rows.spare_general, len(rows.spare_general), seed, purpose="compare general")
@@ -152,7 +152,7 @@ def _plan_tasks(settings: Settings, rows: Rows, encoder: Encoder) -> Plan:
     style = main_style(encoder, rows.train) if settings.render.dialect == "auto" else None
     writer = encoder if style is None else Encoder(encoder.renderer, dialect=style)
     check_items(items, encoder=writer, max_tokens=settings.output.compare_tokens)
-    notices = () if settings.data.overlap_strategy == "none" else _asked_notices(items, Asked(rows.train))
+    notices = () if settings.data.overlap_strategy == "none" else _asked_notices(items, rows.asked)
     return Plan(items=tuple(items), example=_example(rows.train, encoder), notices=tuple(notices), encoder=writer)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from actune.config.settings import Settings
 from actune.core.errors import ConfigError
 from actune.core.types import Conversation
-from actune.data.asked import Asked
 from actune.data.choose import Rows
 from actune.data.encode import encode_rows
 from actune.data.identity import heldout_rows
@@ -59,7 +58,7 @@ def list_metrics(validation: Sequence[TokenTree], held_out: Sequence[TokenTree])
 
 def _choose_general(settings: Settings, rows: Rows, encoder: Encoder) -> Sequence[Conversation]:
     """Return general rows that are not trained on, from the other end of the order that the comparison takes them in."""
-    asked = Asked(rows.train)
+    asked = rows.asked
     spare = draw(rows.spare_general, len(rows.spare_general), settings.training.seed, purpose="compare general")
     return choose_measurable(spare[::-1], settings.monitor.eval_rows, asked, encoder, settings)
 

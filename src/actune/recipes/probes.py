@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from actune.config.settings import Settings
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation
-from actune.data.asked import Asked
 from actune.data.choose import Rows
 from actune.data.mix import draw
 from actune.evals.evaluate import check_items, evaluate
@@ -47,7 +46,7 @@ def plan_probe(settings: Settings, rows: Rows, encoder: Encoder) -> ProbePlan:
     count, seed = settings.monitor.probe_items, settings.training.seed
     if not count or not settings.output.eval_steps:
         return ProbePlan(items=())
-    asked = Asked(rows.train)
+    asked = rows.asked
     spare = draw(rows.spare_agent, len(rows.spare_agent), seed, purpose="compare agent")
     candidates = [row for row in reversed((*rows.validation, *spare)) if row.has_tools]
     chosen = choose_measurable(candidates, count, asked, encoder, settings, suits=_has_gold)
