@@ -16,8 +16,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from actune.agents.engine import Request
-from actune.agents.local import LocalEngine
+from actune.agents.engines.engine import Request
+from actune.agents.engines.local import LocalEngine
 from actune.modeling.load import pick_device, pick_dtype
 from actune.render.dialects import Stops
 from actune.render.tokenizer import TextTokenizer

@@ -17,10 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from actune.agents.engine import Generation, Request
+from actune.agents.engines.engine import Generation, Request
+from actune.agents.engines.stopping import Output
 from actune.agents.loop import Agent, Limits, Task
-from actune.agents.stopping import Output
-from actune.agents.tools import load_toolbox
+from actune.agents.tools.loading import load_toolbox
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.render.encoder import Encoder
 

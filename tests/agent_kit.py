@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from actune.agents.engine import Generation, Request
-from actune.agents.stopping import Output
+from actune.agents.engines.engine import Generation, Request
+from actune.agents.engines.stopping import Output
 from actune.render.tokenizer import TextTokenizer
 
 Score = Callable[[Sequence[int], Sequence[int]], list[float]]

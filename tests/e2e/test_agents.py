@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actune.agents.tools import load_toolbox
+from actune.agents.tools.loading import load_toolbox
 from actune.cli.main import main
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.render.encoder import Encoder
@@ -293,7 +293,7 @@ def read_line(lines) -> str:
 
 
 def test_interrupted_answer_is_taken_back(agent: Path, tools: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    from actune.agents.local import LocalEngine
+    from actune.agents.engines.local import LocalEngine
 
     real, calls = LocalEngine.generate, []
 
@@ -327,7 +327,7 @@ def test_run_folder_knows_how_its_rows_were_written(
     for extra in ([], ["--base"], ["--adapter", str(out / "adapter")]):
         assert main(["run", "--model", str(out), *flags, *extra]) == 0
         assert json.loads(capsys.readouterr().out)["stop_reason"] in ("tokens", "answer", "unparsable")
-    from actune.agents.engine import Sampling
+    from actune.agents.engines.engine import Sampling
     from actune.agents.loop import Limits
     from actune.recipes.agents import Choice, build_encoder, find_weights
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from actune.agents.loading import load_engine
+from actune.agents.engines.loading import load_engine
 from actune.core.errors import ConfigError, ModelError
 from actune.modeling.adapters import load_adapter
 from actune.modeling.load import load_model, pick_device

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actune.agents.loop import Agent, Limits, Task
-from actune.agents.tools import Observation
+from actune.agents.tools.toolbox import Observation
 from actune.core.types import Conversation, Message, Source, ToolSpec
 from actune.render.encoder import Encoder
 

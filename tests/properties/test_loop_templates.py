@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from actune.agents.loop import Agent, Task
-from actune.agents.tools import Observation
+from actune.agents.tools.toolbox import Observation
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.render.chat import ChatRenderer

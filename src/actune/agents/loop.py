@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from actune.agents.engine import Engine, Generation, Request, Sampling
-from actune.agents.tools import Observation
+from actune.agents.engines.engine import Engine, Generation, Request, Sampling
+from actune.agents.tools.toolbox import Observation
 from actune.agents.trace import EndReason, Trace, TraceStep
 from actune.core.conversion import new_call_id
 from actune.core.errors import ActuneError, DataError

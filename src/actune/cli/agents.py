@@ -77,7 +77,7 @@ class AgentFlags:
     def choice(self) -> Choice:
         """Return the flags as the recipes take them."""
         from actune import recipes
-        from actune.agents.engine import Sampling
+        from actune.agents.engines.engine import Sampling
         from actune.agents.loop import Limits
 
         return recipes.Choice(

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actune.agents.arguments import find_problems
+from actune.agents.tools.arguments import find_problems
 from actune.core.react import STOP_WORD
 from actune.core.types import ToolCall, ToolSpec
 from actune.core.values import read_value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actune.agents.engine import Engine, Generation, Request
+from actune.agents.engines.engine import Engine, Generation, Request
 from actune.core.errors import DataError, ModelError, RenderError
 from actune.core.types import Message
 from actune.evals.items import Score

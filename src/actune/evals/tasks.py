@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal
 
-from actune.agents.arguments import find_problems
+from actune.agents.tools.arguments import find_problems
 from actune.core.errors import DataError
 from actune.core.schema import loosen
 from actune.core.types import Conversation, Message, Source, ToolSpec

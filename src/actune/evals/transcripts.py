@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from actune.agents.engine import Engine
+from actune.agents.engines.engine import Engine
 from actune.agents.loop import Agent, Limits, Task
-from actune.agents.tools import Observation
+from actune.agents.tools.toolbox import Observation
 from actune.agents.trace import Trace
 from actune.core.types import Message, Style, ToolCall, ToolSpec
 from actune.evals.reference import OBSERVATIONS, PROMPTS, Prompt

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from actune.agents.engine import Sampling
+from actune.agents.engines.engine import Sampling
 from actune.agents.loop import Agent, Limits
-from actune.agents.tools import Toolbox, load_toolbox
+from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.toolbox import Toolbox
 from actune.config.run_folder import read_run
 from actune.core import api_list
 from actune.core.errors import ConfigError
@@ -72,7 +73,7 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     refuse_no_model(folder, weights=True)
     for notice in encoder.renderer.notices():
         stderr().print(f"note: {notice}", markup=False)
-    from actune.agents.loading import load_engine
+    from actune.agents.engines.loading import load_engine
 
     engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
     if engine.fault is not None and choice.batch_size > 1:

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from actune.agents.loop import Task
-from actune.agents.tools import Toolbox, load_toolbox
+from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.toolbox import Toolbox
 from actune.agents.trace import Trace
 from actune.core.errors import ActuneError, ConfigError
 from actune.core.files import atomic_text

@@ -44,7 +44,7 @@ from actune.render.encoder import Encoder
 from actune.render.tokenizer import strip_marks
 
 if TYPE_CHECKING:
-    from actune.agents.engine import Engine
+    from actune.agents.engines.engine import Engine
     from actune.agents.trace import Trace
 
 FOLDER = "report"
@@ -193,7 +193,7 @@ def compare_run(
     if not plan.items:
         say("Nothing is held out, so there is nothing to compare.")
         return None
-    from actune.agents.loading import load_engine
+    from actune.agents.engines.loading import load_engine
     from actune.training.metrics import read_peak_memory
 
     run = read_run(folder)

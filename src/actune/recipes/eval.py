@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actune.agents.engine import Engine
+from actune.agents.engines.engine import Engine
 from actune.config.run_folder import read_run
 from actune.core.errors import ConfigError
 from actune.data.reading.hub import refuse_no_model
@@ -84,7 +84,7 @@ def evaluate(  # noqa: PLR0913 - one parameter a flag
     console = stderr()
     for notice in encoder.renderer.notices():
         console.print(f"note: {notice}", markup=False)
-    from actune.agents.loading import load_engine
+    from actune.agents.engines.loading import load_engine
 
     engine = load_engine(folder, trained, dtype=dtype, batch_size=batch_size, base_of=base_of)
     scores = _measure(items, engine, encoder, max_tokens, console)

@@ -68,7 +68,7 @@ def make_probe(plan: ProbePlan, encoder: Encoder, *, max_tokens: int) -> Callabl
     """Return what measures a model: the mean of each metric over the items that have it."""
 
     def probe(model: Any) -> Mapping[str, float]:  # noqa: ANN401 - a model of transformers or peft; torch is not imported here
-        from actune.agents.local import LocalEngine
+        from actune.agents.engines.local import LocalEngine
 
         engine = LocalEngine(model, encoder.renderer.tokenizer, batch_size=min(_BATCH, len(plan.items)))
         scores = evaluate(plan.items, engine=engine, encoder=encoder, max_tokens=max_tokens)

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from actune.agents.loop import Task
-from actune.agents.tools import Toolbox
+from actune.agents.tools.toolbox import Toolbox
 from actune.agents.trace import Trace
 from actune.core.errors import ConfigError, DataError
 from actune.core.files import atomic_text

@@ -9,9 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from actune.agents.engine import Generation
+from actune.agents.engines.engine import Generation
 from actune.agents.loop import Agent, Event, Limits, Task
-from actune.agents.tools import Toolbox, load_toolbox
+from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.toolbox import Toolbox
 from actune.core.errors import DataError
 from actune.core.types import Message, ToolSpec
 from actune.render.chat import ChatRenderer

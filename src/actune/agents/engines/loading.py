@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actune.agents.local import LocalEngine
+from actune.agents.engines.local import LocalEngine
 from actune.core.errors import ConfigError
 from actune.modeling.adapters import load_adapter
 from actune.modeling.load import load_model, pick_device, pick_dtype

@@ -11,13 +11,11 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from actune.agents.arguments import find_problems
-from actune.agents.calling import Running, keep_stdout_clean
-from actune.core import api_list
-from actune.core.errors import ConfigError, DataError
+from actune.agents.tools.arguments import find_problems
+from actune.agents.tools.calling import Running, keep_stdout_clean
+from actune.core.errors import DataError
 from actune.core.types import ToolCall, ToolSpec
 
 # Calls made at the same time; more wait.
@@ -140,7 +138,7 @@ class Toolbox:
         anything = specs is None and not self.specs and self.open_ended
         if (spec is None and not anything) or (tool is None and not self.open_ended):
             names = [one.name for one in listed if self.open_ended or one.name in self._tools]
-            return self._refuse("unknown-tool", f"no tool named {_quote(call.name)}; there are: {_join(names)}")
+            return self._refuse("unknown-tool", f"no tool named {_quote(call.name)}; there are: {join_names(names)}")
         try:
             arguments = call.parse_arguments()
         except DataError as error:
@@ -239,137 +237,9 @@ def _quote(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:77] + "...")
 
 
-def _join(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
+    """Return names for a message, not more of them than a person reads."""
     if not names:
         return "none"
     more = len(names) - _NAMES_SHOWN
     return ", ".join(itertools.islice(names, _NAMES_SHOWN)) + (f" and {more} more" if more > 0 else "")
-
-
-# --- loading --------------------------------------------------------------------------------------------------------
-
-_SPEC_FIX = (
-    "name a Python file, 'manual', 'record:FILE' (jsonl), or a file that describes tools "
-    "(.json with OpenAI functions, .txt or .md with an API list)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What one SPEC brings: descriptions, tools that answer, and whether a person answers."""
-
-    specs: tuple[ToolSpec, ...]
-    tools: tuple[Tool, ...] = ()
-    manual: bool = False
-
-
-def load_toolbox(
-    specs: Sequence[str],
-    *,
-    ask: Callable[[ToolCall], str] | None = None,
-    seconds: float = 30.0,
-    characters: int = 20_000,
-) -> Toolbox:
-    """Load tools from SPECs: Python files, `manual`, `record:FILE`, files that only describe.
-
-    Where several SPECs know a tool, the first describes it and the last answers it; `manual` answers every tool;
-    `manual:FILE` is `manual` with the descriptions of FILE. A record answers only the tools it has lines of: others
-    that an earlier Python file knows are really called. Loading a Python file executes it.
-
-    Raises:
-        ConfigError: a SPEC cannot be loaded, or nobody answers a tool that is described.
-    """
-    described: dict[str, ToolSpec] = {}
-    tools: dict[str, Tool] = {}
-    manual = False
-    for text in specs:
-        source = _load(text)
-        for spec in source.specs:
-            described.setdefault(spec.name, spec)
-        if source.manual:
-            tools, manual = {}, True
-        tools |= {tool.spec.name: tool for tool in source.tools}
-    if manual and ask is None:
-        raise ConfigError("--tools manual needs somebody to ask, and nobody is there", fix="use record:FILE instead")
-    silent = [name for name in described if name not in tools]
-    if silent and not manual:
-        raise ConfigError(
-            f"nobody answers the tools {_join(silent)}: they are only described",
-            fix="add a SPEC that answers: a Python file, manual, or record:FILE",
-        )
-    return Toolbox(
-        tuple(described.values()),
-        tuple(tools.values()),
-        ask=ask if manual else None,
-        seconds=seconds,
-        characters=characters,
-    )
-
-
-def _load(text: str) -> _Source:
-    from actune.agents.python_tools import load_python
-    from actune.agents.recorded_tools import load_record
-
-    if text == "manual":
-        return _Source((), manual=True)
-    if text.startswith("manual:"):
-        return _Source(_load(text.removeprefix("manual:")).specs, manual=True)
-    recorded = text.startswith("record:")
-    path = Path(text.removeprefix("record:"))
-    if not path.is_file():
-        raise ConfigError(f"--tools {text}: there is no file {path}", fix=_SPEC_FIX)
-    if recorded:
-        tools = load_record(path)
-    elif path.suffix == ".py":
-        tools = load_python(path)
-    elif path.suffix == ".json":
-        return _Source(_read_functions(path))
-    elif path.suffix in (".txt", ".md"):
-        return _Source(_read_api_list(path))
-    elif path.suffix == ".jsonl":
-        raise ConfigError(f"--tools {text}: a jsonl file", fix=f"recorded observations are given as record:{text}")
-    else:
-        raise ConfigError(f"--tools {text}: files ending in {path.suffix!r} are not known", fix=_SPEC_FIX)
-    return _Source(tuple(tool.spec for tool in tools), tuple(tools))
-
-
-def _read_functions(path: Path) -> tuple[ToolSpec, ...]:
-    from actune.formats.tools import read_tools
-
-    try:
-        value = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no JSON: {error}", fix=_SPEC_FIX) from error
-    if isinstance(value, dict) and "mcpServers" in value:
-        raise ConfigError(
-            f"{path} names MCP servers, which come with a later version", fix="use a Python file, manual or record:FILE"
-        )
-    repairs: list[str] = []
-    try:
-        tools = read_tools(value, "tools", repairs)
-    except DataError as error:
-        raise ConfigError(f"{path}: {error.message}", fix=error.fix) from error
-    if repairs or not tools:
-        raise ConfigError(f"{path}: {'; '.join(repairs) or 'no tool in it'}", fix=_SPEC_FIX)
-    return tools
-
-
-def _read_api_list(path: Path) -> tuple[ToolSpec, ...]:
-    try:
-        block = api_list.read_system(_read_text(path))
-    except DataError as error:
-        raise ConfigError(f"{path}: {error.message}", fix=error.fix) from error
-    if block is None:
-        raise ConfigError(f"{path} holds no API list", fix="write it as the reference recipe does")
-    if block.system:
-        raise ConfigError(
-            f"{path} holds more than an API list: {block.system[:80]!r}", fix="give that text with --system"
-        )
-    return block.tools
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", fix="give a UTF-8 text file") from error

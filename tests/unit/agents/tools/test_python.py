@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from actune.agents.docstrings import join_lines
-from actune.agents.python_tools import load_python
-from actune.agents.tools import Toolbox, load_toolbox
+from actune.agents.tools.docstrings import join_lines
+from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.python import load_python
+from actune.agents.tools.toolbox import Toolbox
 from actune.core.api_list import read_system, write_system
 from actune.core.errors import ConfigError
 from actune.core.types import ToolCall
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "fire_alarm"
+EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "fire_alarm"
 # The system text of the reference recipe's fire alarm.
 REFERENCE = """\
 Answer the following questions as best you can. You have access to the following APIs:

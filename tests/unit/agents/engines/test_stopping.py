@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from actune.agents.stopping import Output, TextStops
+from actune.agents.engines.stopping import Output, TextStops
 from actune.render.dialects import Stops
 from actune.render.tokenizer import TextTokenizer
 

@@ -9,12 +9,12 @@ from types import ModuleType
 import pytest
 
 from actune.agents.loop import Agent, Task
-from actune.agents.tools import load_toolbox
+from actune.agents.tools.loading import load_toolbox
 from actune.core.api_list import write_system
 from actune.core.types import Message
 from actune.render.encoder import Encoder
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "fire_alarm"
+EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "fire_alarm"
 OUTPUTS = [
     "Thought: I look at the image\nAction: fire_recognition\nAction Input: {'image': 'lobby_fire.jpg'}\nObservation:",
     "Action: call_police\nAction Input: {'who': 'thief', 'image': 5}\nObservation:",

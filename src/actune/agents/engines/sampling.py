@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from actune.agents.engine import Sampling
+from actune.agents.engines.engine import Sampling
 from actune.core.errors import ConfigError, ModelError
 
 

@@ -19,9 +19,9 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from actune.agents.engine import Request, Sampling
-from actune.agents.loading import load_engine
-from actune.agents.local import LocalEngine
+from actune.agents.engines.engine import Request, Sampling
+from actune.agents.engines.loading import load_engine
+from actune.agents.engines.local import LocalEngine
 from actune.core.errors import ConfigError, ModelError
 from actune.modeling.adapters import attach_adapter, save_adapter
 from actune.render.dialects import Stops

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args, get_origin
 
-from actune.agents.docstrings import Doc, read_docstring
-from actune.agents.tools import Tool, ToolFailure, write_problems
+from actune.agents.tools.docstrings import Doc, read_docstring
+from actune.agents.tools.toolbox import Tool, ToolFailure, write_problems
 from actune.core.errors import ConfigError
 from actune.core.types import ToolSpec
 

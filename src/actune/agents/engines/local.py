@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from actune.agents.engine import Generation, Request, StopReason
-from actune.agents.kv import Batch, Layers, PrefixStore, build_cache, read_cache
-from actune.agents.sampling import Chooser, choose_tokens
-from actune.agents.stopping import Output
+from actune.agents.engines.engine import Generation, Request, StopReason
+from actune.agents.engines.kv import Batch, Layers, PrefixStore, build_cache, read_cache
+from actune.agents.engines.sampling import Chooser, choose_tokens
+from actune.agents.engines.stopping import Output
 from actune.core.errors import ConfigError, ModelError
 from actune.modeling.adapters import unwrap
 from actune.render.tokenizer import TextTokenizer

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actune.agents.tools import Tool, Toolbox, ToolFailure, load_toolbox
+from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.toolbox import Tool, Toolbox, ToolFailure
 from actune.core import api_list
 from actune.core.errors import ConfigError
 from actune.core.types import ToolCall, ToolSpec
@@ -395,7 +396,7 @@ def leave() -> str:
 '''
 PROGRAM = """
 import sys, time
-from actune.agents.tools import load_toolbox
+from actune.agents.tools.loading import load_toolbox
 from actune.core.types import ToolCall
 toolbox = load_toolbox([sys.argv[1]], seconds=5.0)
 stuck = load_toolbox([sys.argv[1]], seconds=0.2)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from actune.agents.recorded_tools import infer_schema, load_record
-from actune.agents.tools import Toolbox, load_toolbox
+from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.recorded import infer_schema, load_record
+from actune.agents.tools.toolbox import Toolbox
 from actune.core.errors import ConfigError
 from actune.core.types import ToolCall
 
