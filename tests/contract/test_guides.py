@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [
     ("README.md", "README.zh.md"),
     ("docs/guide.md", "docs/guide.zh.md"),
+    ("docs/agents.md", "docs/agents.zh.md"),
     ("docs/evaluation.md", "docs/evaluation.zh.md"),
     ("docs/methods.md", "docs/methods.zh.md"),
     ("docs/monitoring.md", "docs/monitoring.zh.md"),

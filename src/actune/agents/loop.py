@@ -75,19 +75,30 @@ class Agent:
         style: Style,
         limits: Limits | None = None,
         sampling: Sampling | None = None,
+        name: str | None = None,
     ) -> None:
-        """Put the parts together; `style` is the dialect of runs with tools where the encoder's is `auto`."""
+        """Put the parts together; `style` is the dialect of runs with tools where the encoder's is `auto`.
+
+        `name` is what traces call the model.
+        """
         self._engine = engine
         self._encoder = encoder
         self._toolbox = toolbox
         self._style: Style = style
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling()
+        self._name = name
 
     def with_toolbox(self, toolbox: Tools) -> Agent:
         """Return the same model with other tools."""
         return Agent(
-            self._engine, self._encoder, toolbox, style=self._style, limits=self.limits, sampling=self.sampling
+            self._engine,
+            self._encoder,
+            toolbox,
+            style=self._style,
+            limits=self.limits,
+            sampling=self.sampling,
+            name=self._name,
         )
 
     def run(self, task: Task, *, on_event: Callable[[Event], None] | None = None) -> Trace:
@@ -166,6 +177,7 @@ class Agent:
             limits=self.limits,
             sampling=self.sampling,
             context=getattr(self._engine, "context", None),
+            name=self._name,
         )
 
 
@@ -180,6 +192,7 @@ class _Rollout:
     limits: Limits
     sampling: Sampling
     context: int | None
+    name: str | None
     steps: list[TraceStep] = field(default_factory=list)
     reason: EndReason | None = None
     answer: str | None = None
@@ -290,6 +303,9 @@ class _Rollout:
             reason=self.reason,
             messages=self.conversation.messages,
             tools=self.task.tools,
+            dialect=self.dialect.name,
+            model=self.name,
+            sampling=self.sampling,
             id=self.task.id,
         )
 

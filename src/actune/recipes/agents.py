@@ -78,7 +78,15 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
     if engine.fault is not None and choice.batch_size > 1:
         stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
-    agent = Agent(engine, encoder, toolbox, style=style, limits=choice.limits, sampling=choice.sampling)
+    agent = Agent(
+        engine,
+        encoder,
+        toolbox,
+        style=style,
+        limits=choice.limits,
+        sampling=choice.sampling,
+        name=name_model(choice.model),
+    )
     return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
 
 
@@ -129,6 +137,12 @@ def find_weights(model: str, adapter: str | None) -> tuple[Path, Path | None]:
     if given is not None and not (given / "adapter_config.json").is_file():
         raise ConfigError(f"{given} is no adapter: adapter_config.json is missing", fix="name it with --adapter DIR")
     return folder, given
+
+
+def name_model(model: str) -> str:
+    """Return what a trace calls a model: a hub id as it is, of a folder its name alone."""
+    path = Path(model)
+    return path.resolve().name if path.exists() or path.is_absolute() else model
 
 
 def find_base(model: str, folder: Path) -> Path:

@@ -78,7 +78,9 @@ def test_call_then_answer(agent_kit: ModuleType, encoder: Encoder, toolbox: Tool
     assert "".join(event.text for event in events if event.kind == "text") == CALL + ANSWER
     row = trace.to_json()
     assert row["steps"][0]["calls"] == [{"name": "weather", "arguments": {"city": "杭州"}}]
-    assert set(row) == {"version", "prompt", "steps", "final_answer", "stop_reason"}
+    keys = {"version", "prompt", "steps", "final_answer", "stop_reason", "dialect", "messages", "tools"}
+    assert set(row) == keys
+    assert row["dialect"] == "react"
     assert row["prompt"] == "Hangzhou?"
     assert json.loads(json.dumps(row)) == row
 
