@@ -135,6 +135,12 @@ def data_kit() -> ModuleType:
     return _load("data_kit")
 
 
+@pytest.fixture(scope="session")
+def export_kit() -> ModuleType:
+    """Models of the exported families: tests/export_kit.py."""
+    return _load("export_kit")
+
+
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)

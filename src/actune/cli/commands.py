@@ -179,13 +179,24 @@ def convert(
 def export(
     *,
     model: Model,
-    to: Annotated[Literal["merged"], Parameter(help="merged: one folder.")],
+    to: Annotated[
+        Literal["merged", "gguf"],
+        Parameter(show_choices=False, help="merged: one model folder. gguf: one file for llama.cpp and others."),
+    ],
     out: Annotated[Path, Parameter(help="Folder to write.")],
     adapter: Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")] = None,
-    verify: Annotated[bool, Parameter(help="Compare logits with the adapter model.")] = False,
+    gguf_type: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0"] | None,
+        Parameter(show_choices=False, help="Numbers of GGUF: f32, f16, bf16, q8_0. Default: as they are stored."),
+    ] = None,
+    verify: Annotated[
+        bool, Parameter(help="Compare logits with the adapter model; on a difference keep nothing.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> int:
     """Write a trained model in a form that others load."""
     from actune import recipes
 
-    return recipes.export(model=model, adapter=adapter, to=to, out=out, verify=verify, overwrite=overwrite)
+    return recipes.export(
+        model=model, adapter=adapter, to=to, out=out, verify=verify, overwrite=overwrite, gguf_type=gguf_type
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,29 +20,52 @@ from actune.modeling.quantize import dequantize, read_quantization
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What a trained model computes: logits [2, 32, vocabulary] in fp32 of the ids [2, 32], and how it was loaded."""
+
+    ids: torch.Tensor
+    logits: torch.Tensor
+    dtype: torch.dtype
+    device: torch.device
+
+
 def export_merged(
     base: Path, adapter: Path, out: Path, *, verify: bool, copy_tokenizer: Callable[[Path], None]
 ) -> float | None:
-    """Merge the adapter of a folder into its base model and write the result to `out`, in the base's own dtype.
+    """Merge the adapter of a folder into its base model as the folder `out`; see `write_merged` and `compare_merged`.
+
+    Returns the largest difference relative to the largest logit with `verify`, else None.
+
+    Raises:
+        ModelError: base or adapter cannot be loaded, or the logits differ by more than rounding explains: then nothing is
+            written.
+    """
+    with atomic_folder(out) as partial:
+        reference = write_merged(base, adapter, partial, copy_tokenizer=copy_tokenizer, compare=verify)
+        return None if reference is None else compare_merged(partial, reference)
+
+
+def write_merged(
+    base: Path, adapter: Path, folder: Path, *, copy_tokenizer: Callable[[Path], None], compare: bool
+) -> Reference | None:
+    """Merge the adapter of a folder into its base model and write the result into a folder, in the base's own dtype.
 
     An adapter that was trained on a quantised base is merged into what that base computes as: its 4-bit weights written
     out, in the dtype it was trained in. Into the full weights it would not fit exactly.
 
-    With `verify`, the written folder is loaded again and its logits are compared with those of base + adapter;
-    returns the largest difference relative to the largest logit, else None.
+    With `compare`, returns what base + adapter compute.
 
     Raises:
-        ModelError: base or adapter cannot be loaded, or the logits differ by more than rounding explains.
+        ModelError: base or adapter cannot be loaded.
     """
     quantization = read_quantization(adapter)
-    dtype = _stored_dtype(base) if quantization is None else quantization.torch_dtype
+    dtype = stored_dtype(base) if quantization is None else quantization.torch_dtype
     # Quantised again where it is trained, since other devices may round a few weights otherwise.
     device = torch.device("cpu") if quantization is None else pick_device()
     model = load_model(base, dtype=dtype, device=device, quantization=quantization)
     adapted = load_adapter(model, adapter, base=base)
-    probe = _probe(int(model.config.get_text_config().vocab_size)).to(device)
-    with torch.no_grad():
-        expected = adapted.eval()(input_ids=probe, use_cache=False).logits.float() if verify else None
+    reference = _refer(adapted, dtype=dtype, device=device) if compare else None
     if quantization is not None:
         del adapted, model  # two models need not fit side by side
         release_memory()
@@ -48,24 +73,45 @@ def export_merged(
         adapted = load_adapter(model, adapter, base=base)
     with quiet_peft():
         merged = merge_adapter(adapted)
-    with atomic_folder(out) as partial, quiet_peft():
-        merged.save_pretrained(partial)
-        copy_tokenizer(partial)
-    if expected is None:
-        return None
+        merged.save_pretrained(folder)
+    copy_tokenizer(folder)
+    return reference
+
+
+def refer_to(folder: Path) -> Reference:
+    """Return what the model of a folder computes on the CPU in the dtype that it is stored in."""
+    dtype, device = stored_dtype(folder), torch.device("cpu")
+    return _refer(load_model(folder, dtype=dtype, device=device), dtype=dtype, device=device)
+
+
+def compare_merged(folder: Path, reference: Reference) -> float:
+    """Load a written model and return how far its logits are from the reference, relative to the largest logit.
+
+    Raises:
+        ModelError: it cannot be loaded, or they differ by more than rounding explains.
+    """
+    written = load_model(folder, dtype=reference.dtype, device=reference.device)
     with torch.no_grad():
-        written = load_model(out, dtype=dtype, device=device)(input_ids=probe, use_cache=False).logits.float()
-    difference = float((written - expected).abs().max() / expected.abs().max())
-    if not difference <= _TOLERANCE[dtype]:
+        logits = written(input_ids=reference.ids, use_cache=False).logits.float()
+    difference = float((logits - reference.logits).abs().max() / reference.logits.abs().max())
+    if not difference <= _TOLERANCE[reference.dtype]:
         raise ModelError(
-            f"the merged model in {out} differs from the adapter model: relative difference of logits {difference:.1e}, "
-            f"allowed {_TOLERANCE[dtype]:.0e} for {dtype}",
-            fix="do not use it; report the model type and the adapter_config.json",
+            f"the merged model differs from the adapter model: relative difference of logits {difference:.1e}, "
+            f"allowed {_TOLERANCE[reference.dtype]:.0e} for {reference.dtype}; it is not kept",
+            fix="report the model type and the adapter_config.json",
         )
     return difference
 
 
-def _stored_dtype(folder: Path) -> torch.dtype:
+def _refer(model: torch.nn.Module, *, dtype: torch.dtype, device: torch.device) -> Reference:
+    config: Any = model.config
+    ids = probe_ids(int(config.get_text_config().vocab_size)).to(device)
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids, use_cache=False).logits.float()
+    return Reference(ids=ids, logits=logits, dtype=dtype, device=device)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
     """Return the dtype that a model's config names, fp32 where it names none."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -76,7 +122,7 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     return found if found in _TOLERANCE else torch.float32
 
 
-def _probe(vocabulary: int) -> torch.Tensor:
+def probe_ids(vocabulary: int) -> torch.Tensor:
     """Return ids [2, 32] spread over the vocabulary; the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, vocabulary, (2, 32), generator=generator)

@@ -14,6 +14,8 @@ GIVEN = {"allow_loss": (), "template_variables": (), "loss_weights": ()}
 FIXING = {"against": (), "fix": None, "overwrite": False}
 HISTORY = {"history_reasoning": None, "raw_control_tokens": False}
 
+EXPORT = {"gguf_type": None}
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]]:
@@ -129,11 +131,27 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
         ),
         (
             "export --model r --to merged --out o --adapter a --verify --overwrite",
-            {"model": "r", "adapter": "a", "to": "merged", "out": Path("o"), "verify": True, "overwrite": True},
+            {
+                "model": "r",
+                "adapter": "a",
+                "to": "merged",
+                "out": Path("o"),
+                "verify": True,
+                "overwrite": True,
+                **EXPORT,
+            },
         ),
         (
             "export --model r --to merged --out o",
-            {"model": "r", "adapter": None, "to": "merged", "out": Path("o"), "verify": False, "overwrite": False},
+            {
+                "model": "r",
+                "adapter": None,
+                "to": "merged",
+                "out": Path("o"),
+                "verify": False,
+                "overwrite": False,
+                **EXPORT,
+            },
         ),
     ],
 )
