@@ -15,6 +15,8 @@ from typing import Any
 
 from actune.agents.tools.arguments import find_problems
 from actune.agents.tools.calling import Running, keep_stdout_clean
+from actune.agents.tools.repair import repair_arguments
+from actune.agents.tools.secrets import Secrets
 from actune.core.errors import DataError
 from actune.core.types import ToolCall, ToolSpec
 
@@ -29,11 +31,14 @@ class Observation:
 
     `error` is None, or a stable short code: `unknown-tool`, `arguments-unreadable`, `arguments-invalid`,
     `tool-failed`, `tool-timeout`, `not-recorded`; or `output-cut`, where the call went well and its text is not whole.
+    `repaired` is None, or the arguments that were used, as JSON, where those that the model wrote could not be read
+    (`repair.py`): a notice for people and traces; the model is not told, and metrics read what it wrote.
     """
 
     text: str
     error: str | None
     seconds: float
+    repaired: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class _Plan:
     call: ToolCall
     tool: Tool | None
     arguments: dict[str, Any]
+    repaired: bool = False
 
 
 class Toolbox:
@@ -79,11 +85,14 @@ class Toolbox:
         ask: Callable[[ToolCall], str] | None = None,
         seconds: float = 30.0,
         characters: int = 20_000,
+        secrets: Secrets | None = None,
     ) -> None:
         """Put together descriptions and tools (the last of a name answers); `ask` answers for all other names.
 
-        `seconds` is the time of one call (a person has all the time), `characters` the longest text of an Observation.
+        `seconds` is the time of one call (a person has all the time), `characters` the longest text of an Observation;
+        `secrets` are kept out of all of them.
         """
+        self.secrets = secrets or Secrets()
         self.specs = tuple(specs)
         self._tools = {tool.spec.name: tool for tool in tools}
         self._ask = ask
@@ -123,7 +132,7 @@ class Toolbox:
         for index, plan in enumerate(plans):
             if index not in results and isinstance(plan, _Plan):
                 results[index] = self._answer(plan)
-        return [results[index] for index in range(len(plans))]
+        return [_note_repair(results[index], plan) for index, plan in enumerate(plans)]
 
     def close(self) -> None:
         """Let go of what the tools hold."""
@@ -142,7 +151,10 @@ class Toolbox:
         try:
             arguments = call.parse_arguments()
         except DataError as error:
-            return self._refuse("arguments-unreadable", f"{error.message}; {error.fix}")
+            mended = None if spec is None else repair_arguments(call.arguments)
+            if spec is None or mended is None or find_problems(spec, mended):
+                return self._refuse("arguments-unreadable", f"{error.message}; {error.fix}")
+            return _Plan(call, tool, mended, repaired=True)
         if spec is not None:
             problems = find_problems(spec, arguments)
             if problems:
@@ -185,12 +197,22 @@ class Toolbox:
 
     def _observe(self, value: str | ToolFailure, seconds: float) -> Observation:
         text, error = (value.text, value.code) if isinstance(value, ToolFailure) else (value, None)
+        # Of a text of 50 MB only what can be shown is looked at, and a secret that begins in it.
+        length, most, margin = len(text), self._characters, self.secrets.longest
+        text = self.secrets.redact(text[: most + margin])
+        text = text[: len(text) - margin] if length > most + margin else text  # half a secret may stand at the end
         # Lone surrogates cannot be tokenised; they are shown escaped.
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        if len(text) > self._characters:
-            note = f"... [cut: {self._characters:,} of {len(text):,} characters]"
-            text, error = text[: self._characters] + note, error or "output-cut"
+        if length > most or len(text) > most:
+            note = f"... [cut: {most:,} of {max(length, len(text)):,} characters]"
+            text, error = text[:most] + note, error or "output-cut"
         return Observation(text=text, error=error, seconds=seconds)
+
+
+def _note_repair(observation: Observation, plan: _Plan | Observation) -> Observation:
+    if isinstance(plan, Observation) or not plan.repaired:
+        return observation
+    return dataclasses.replace(observation, repaired=json.dumps(plan.arguments, ensure_ascii=False))
 
 
 def write_problems(name: str, problems: Sequence[str]) -> str:
