@@ -15,6 +15,7 @@ PAIRS = [
     ("README.md", "README.zh.md"),
     ("docs/guide.md", "docs/guide.zh.md"),
     ("docs/agents.md", "docs/agents.zh.md"),
+    ("docs/traces.md", "docs/traces.zh.md"),
     ("docs/evaluation.md", "docs/evaluation.zh.md"),
     ("docs/methods.md", "docs/methods.zh.md"),
     ("docs/monitoring.md", "docs/monitoring.zh.md"),

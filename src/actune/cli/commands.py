@@ -154,7 +154,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     )
 
 
-def convert(
+def convert(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, Parameter(name="IN", help="File to read.")],
     out: Annotated[Path, Parameter(name="OUT", help="File to write.")],
     /,
@@ -169,11 +169,56 @@ def convert(
     ] = None,
     format_name: FormatName = None,
     overwrite: Overwrite = False,
+    stop_reason: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, help="Of traces: only those that ended so; answer: with a final answer."),
+    ] = None,
+    bad_steps: Annotated[
+        Literal["keep", "untrain", "drop"],
+        Parameter(help="Traces with errors or repaired arguments: as others, without training those steps, or not."),
+    ] = "keep",
+    min_steps: Annotated[int | None, Parameter(help="Of traces: only those with so many outputs or more.")] = None,
+    max_steps: Annotated[int | None, Parameter(help="Of traces: only those with so many outputs or fewer.")] = None,
+    with_tools: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, help="Of traces: only those that call each of these tools.")
+    ] = None,
+    keep_if: Annotated[
+        Path | None, Parameter(help="Python file with def keep(trace): True, False, or a score; it is executed.")
+    ] = None,
+    scores: Annotated[Path | None, Parameter(help="Scored items (actune eval) with the ids of the tasks.")] = None,
+    metric: Annotated[str | None, Parameter(help="Which score, where --scores has several.")] = None,
+    min_score: Annotated[float | None, Parameter(help="Of traces: only those with this score or more.")] = None,
+    unique: Annotated[bool, Parameter(negative="", help="Of traces with equal conversations: only the first.")] = False,
+    per_task: Annotated[
+        int | None, Parameter(help="Of the traces of a task: so many, best score first, then fewest steps and tokens.")
+    ] = None,
 ) -> int:
-    """Rewrite a conversation file in another format, ReAct text as native calls or back."""
+    """Rewrite a conversation file in another format, ReAct text as native calls or back; traces as training rows."""
     from actune import recipes
+    from actune.recipes.traces import TraceChoice
 
-    return recipes.convert(source=source, out=out, to=to, dialect=dialect, format_name=format_name, overwrite=overwrite)
+    choice = TraceChoice(
+        stop_reason=tuple(stop_reason or ()),
+        bad_steps=bad_steps,
+        min_steps=min_steps,
+        max_steps=max_steps,
+        with_tools=tuple(with_tools or ()),
+        keep_if=keep_if,
+        scores=scores,
+        metric=metric,
+        min_score=min_score,
+        unique=unique,
+        per_task=per_task,
+    )
+    return recipes.convert(
+        source=source,
+        out=out,
+        to=to,
+        dialect=dialect,
+        format_name=format_name,
+        overwrite=overwrite,
+        traces=choice,
+    )
 
 
 def export(

@@ -24,6 +24,7 @@ from actune.formats.padding import REPAIRS
 GROUP = "actune.formats"
 # Where two formats can read the same rows, the first one is meant.
 _BUILT_IN = {
+    "trace": "trace",
     "openai": "openai",
     "swift": "swift",
     "anthropic": "anthropic",
@@ -87,7 +88,12 @@ def detect_format(rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ConfigError: no row has a known shape, or the rows are of different formats.
     """
-    found = {name: {index for index, row in enumerate(rows) if _detects(get(name), row)} for name in names()}
+    # A trace holds messages as other rows do, and more: read as one of those it would lose what it adds.
+    traces = {index for index, row in enumerate(rows) if _detects(get("trace"), row)}
+    found = {
+        name: {index for index, row in enumerate(rows) if index not in traces and _detects(get(name), row)}
+        for name in names()
+    } | {"trace": traces}
     known = set[int]().union(*found.values())
     for name, indices in found.items():
         if known and indices == known:

@@ -66,7 +66,7 @@ def test_an_unknown_name_suggests_one():
 
 
 def test_every_format_writes_and_says_whether_it_holds_calls():
-    assert [name for name in registry.names() if registry.get(name).write is None] == ["toolbench"]
+    assert [name for name in registry.names() if registry.get(name).write is None] == ["trace", "toolbench"]
     text = [name for name in registry.names() if registry.get(name).calls_as_text]
     assert text == ["ms-agent", "query-response", "alpaca"]
 

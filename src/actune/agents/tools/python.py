@@ -40,7 +40,7 @@ def load_python(path: Path) -> list[Tool]:
     Raises:
         ConfigError: the file cannot be executed, has no tools, or a function cannot be described; names file and line.
     """
-    module = _execute(path)
+    module = execute_file(path)
     parallel = bool(getattr(module, "PARALLEL", True))
     tools = [_make_tool(name, function, path, parallel) for name, function in _find_functions(module, path)]
     if not tools:
@@ -55,7 +55,12 @@ class _Loader(importlib.machinery.SourceFileLoader):
         raise OSError(f"{path}: no compiled copy is wanted")
 
 
-def _execute(path: Path) -> types.ModuleType:
+def execute_file(path: Path) -> types.ModuleType:
+    """Execute a Python file of the user and return it as a module, which is none of those that can be imported.
+
+    Raises:
+        ConfigError: the file cannot be executed; names file and line.
+    """
     name = f"actune_tools_{next(_NUMBERS)}_{path.stem}"
     loader = _Loader(name, str(path.absolute()))
     spec = importlib.util.spec_from_file_location(name, path.absolute(), loader=loader)
@@ -74,7 +79,7 @@ def _execute(path: Path) -> types.ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         where = _find_line(error, path)
-        raise ConfigError(f"{where}: {type(error).__name__}: {error}", fix="correct the file of tools") from error
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}", fix="correct the file") from error
     return module
 
 
