@@ -170,17 +170,19 @@ def _read_dropped(row: Mapping[str, Any], steps: Sequence[Step], placed: Sequenc
     last = _Dropped(0, 0)
     for index, item in enumerate(_read_list(row, "dropped", "trace")):
         place = f"dropped[{index}]"
-        values = [item.get(key) for key in ("step", "messages")] if isinstance(item, Mapping) else []
-        if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
-            raise _fault(
-                f"{place} does not say from which step on how many messages were dropped", "trace-steps", place
-            )
-        cut = _Dropped(*values)
+        cut = _Dropped(_read_count(item, "step", place), _read_count(item, "messages", place))
         if cut.step < last.step or cut.messages < last.messages or cut.messages >= len(placed):
             raise _fault(f"{place} does not fit the steps and messages of the trace", "trace-steps", place)
         if any(step.spoken for step in steps[cut.step :]):  # else nothing was said after it
             last = cut
     return last
+
+
+def _read_count(item: object, key: str, place: str) -> int:
+    value = item.get(key) if isinstance(item, Mapping) else None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise _fault(f"{place}.{key} is {value!r}, not a number of 0 or more", "trace-steps", place)
 
 
 def _mark_trained(
@@ -211,10 +213,11 @@ def _read_style(row: Mapping[str, Any], tools: Sequence[ToolSpec]) -> Style:
     value = row.get("dialect")
     if value is None and (not tools or "messages" in row):
         return "chat"
-    if value not in get_args(Style):
+    style = next((known for known in get_args(Style) if known == value), None)
+    if style is None:
         known = ", ".join(get_args(Style))
         raise _fault(f"dialect is {value!r}; known: {known}", "trace-incomplete", "dialect", fix=f"add one of {known}")
-    return value if tools else "chat"
+    return style if tools else "chat"
 
 
 def _read_tools(value: object, repairs: list[str]) -> tuple[ToolSpec, ...]:
@@ -246,9 +249,9 @@ def _read_messages(row: Mapping[str, Any]) -> list[Placed]:
 
 def _read_message(item: Mapping[str, Any], place: str) -> Message:
     """Return a message as the trace holds it, to the byte: arguments and source text are what the model emitted."""
-    role = item.get("role")
-    if role not in get_args(Role):
-        raise _fault(f"{place}.role is {role!r}", "role-unknown", f"{place}.role")
+    role = next((known for known in get_args(Role) if known == item.get("role")), None)
+    if role is None:
+        raise _fault(f"{place}.role is {item.get('role')!r}", "role-unknown", f"{place}.role")
     train, weight = read_flags(item, place, assistant=role == "assistant")
     calls = tuple(
         _read_call(call, f"{place}.tool_calls[{n}]") for n, call in enumerate(_read_list(item, "tool_calls", place))

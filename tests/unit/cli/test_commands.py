@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from actune.cli.main import main
+from actune.recipes.traces import TraceChoice
 
 RENDERING = {"dialect": None, "now": None, "format_name": None, "chat_template": None}
 GIVEN = {"allow_loss": (), "template_variables": (), "loss_weights": ()}
@@ -116,6 +117,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
                 "dialect": None,
                 "format_name": None,
                 "overwrite": False,
+                "traces": TraceChoice(),
             },
         ),
         (
@@ -127,6 +129,32 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]
                 "dialect": "react_zh",
                 "format_name": "sharegpt",
                 "overwrite": True,
+                "traces": TraceChoice(),
+            },
+        ),
+        (
+            "convert i o --to trace --stop_reason answer steps --bad_steps untrain --min_steps 1 --max_steps 2 --with_tools a"
+            " --keep_if k.py --scores s.jsonl --metric m --min_score 0.5 --unique --per_task 3",
+            {
+                "source": Path("i"),
+                "out": Path("o"),
+                "to": "trace",
+                "dialect": None,
+                "format_name": None,
+                "overwrite": False,
+                "traces": TraceChoice(
+                    stop_reason=("answer", "steps"),
+                    bad_steps="untrain",
+                    min_steps=1,
+                    max_steps=2,
+                    with_tools=("a",),
+                    keep_if=Path("k.py"),
+                    scores=Path("s.jsonl"),
+                    metric="m",
+                    min_score=0.5,
+                    unique=True,
+                    per_task=3,
+                ),
             },
         ),
         (
