@@ -40,13 +40,15 @@ class Request:
 class Generation:
     """One output: its exact text, up to and including a stop word, or up to and without a stop token or stop text.
 
-    `tokens` counts the sampled tokens, the stop token included.
+    `tokens` counts the sampled tokens, the stop token included; `known` the tokens of the prompt that were not computed
+    again.
     """
 
     text: str
     tokens: int
     reason: StopReason
     seconds: float
+    known: int = 0
 
 
 class Engine(Protocol):
