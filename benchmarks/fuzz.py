@@ -20,6 +20,7 @@ from pathlib import Path
 from actune.agents.engines.engine import Generation, Request
 from actune.agents.engines.stopping import Output
 from actune.agents.loop import Agent, Limits, Task
+from actune.agents.rendered import RenderedModel
 from actune.agents.tools.loading import load_toolbox
 from actune.core.types import Conversation, Message, Source, ToolCall
 from actune.render.encoder import Encoder
@@ -130,7 +131,7 @@ def main() -> int:
         toolbox = load_toolbox([str(file)])
         task = Task(messages=(Message(role="user", content="?"),), tools=toolbox.specs)
         agents = {
-            style: Agent(engine, encoder, toolbox, style=style, limits=Limits(steps=4))
+            style: Agent(RenderedModel(engine, encoder, style=style), toolbox, limits=Limits(steps=4))
             for style in ("react", "react_zh", "chat")
         }
         right = {style: write_right(encoder, style, task) for style in agents}

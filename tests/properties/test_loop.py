@@ -12,10 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actune.agents.loop import Agent, Limits, Task
+from actune.agents.rendered import RenderedModel, Window
 from actune.agents.tools.toolbox import Observation
+from actune.core.turns import head_length, keep_part, turn_starts
 from actune.core.types import Conversation, Message, Source, ToolSpec
+from actune.data.encode import encode_row, longest
 from actune.render.encoder import Encoder
+from actune.render.tree import TokenTree
 
+ENDLESS = Limits(repeats=0)
 SPECS = tuple(
     ToolSpec(
         name=name,
@@ -83,7 +88,9 @@ def test_prompts_of_the_loop_are_those_of_training(agent_kit: ModuleType, tools_
         engine = agent_kit.ScriptedEngine(outputs, tokenizer=encoder.renderer.tokenizer)
         messages = (Message(role="system", content=system),) if system else ()
         messages = (*messages, Message(role="user", content=question))
-        trace = Agent(engine, encoder, Answers(observations), style=style).run(Task(messages=messages, tools=SPECS))
+        trace = Agent(RenderedModel(engine, encoder, style=style), Answers(observations), limits=ENDLESS).run(
+            Task(messages=messages, tools=SPECS)
+        )
         assert trace.final_answer == answer
         row = Conversation(messages=trace.messages, tools=trace.tools, style=style, source=Source(file="trace", line=1))
         turns = encoder.encode_turns(row)
@@ -100,7 +107,7 @@ def test_no_output_breaks_the_loop(agent_kit: ModuleType, tools_folder: Path, st
     @given(outputs=st.lists(TEXTS, min_size=4, max_size=4), observations=st.lists(TEXTS, min_size=1, max_size=2))
     def check(outputs, observations) -> None:
         engine = agent_kit.ScriptedEngine(outputs, tokenizer=encoder.renderer.tokenizer)
-        agent = Agent(engine, encoder, Answers(observations), style=style, limits=Limits(steps=4))
+        agent = Agent(RenderedModel(engine, encoder, style=style), Answers(observations), limits=Limits(steps=4))
         trace = agent.run(Task(messages=(Message(role="user", content="?"),), tools=SPECS))
         assert 1 <= len(trace.steps) <= 4
         assert (trace.final_answer is not None) == (trace.reason == "answer")
@@ -110,3 +117,68 @@ def test_no_output_breaks_the_loop(agent_kit: ModuleType, tools_folder: Path, st
         assert dataclasses.is_dataclass(trace)
 
     check()
+
+
+@pytest.mark.parametrize("style", ["react", "chat"])
+def test_what_is_dropped_is_what_training_drops(agent_kit: ModuleType, tools_folder: Path, style: str):
+    """The prompt of the loop is that of the row that training with `truncation_strategy turns` cuts to the same length."""
+    encoder = Encoder.from_folder(tools_folder)
+    write = write_native if style == "chat" else write_react
+    final = "done" if style == "chat" else "Thought: ok\nFinal Answer: done"
+    turn = st.tuples(VALUES, st.sampled_from(["yes", "no, not at all", "a: b"]))
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        system=st.none() | VALUES,
+        history=st.lists(turn, max_size=4),
+        question=VALUES,
+        call=st.none() | CALLS,
+        observation=UNMARKED,
+        kept=st.integers(0, 4),
+        spare=st.integers(-1, 2),
+    )
+    def check(system, history, question, call, observation, kept, spare) -> None:
+        messages = [Message(role="system", content=system)] if system else []
+        for asked, answered in history:
+            messages += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
+        messages.append(Message(role="user", content=question))
+        outputs = [final] if call is None else [write(*call), final]
+
+        def run(window: Window, tokens: int):
+            engine = agent_kit.ScriptedEngine(list(outputs), tokenizer=encoder.renderer.tokenizer)
+            model = RenderedModel(engine, encoder, style=style, window=window)
+            agent = Agent(model, Answers([observation]), limits=Limits(output_tokens=tokens))
+            return agent.run(Task(messages=tuple(messages), tools=SPECS)), engine.requests
+
+        whole, _ = run(Window(), 512)
+        assert whole.final_answer == "done"
+        row = Conversation(messages=whole.messages, tools=SPECS, style=style, source=Source(file="trace", line=1))
+        last = encoder.encode_turns(row)[-1]
+        # Training needs room for the answer itself; the loop is told to leave just that much.
+        answer = len(last.ids) - last.start
+        starts = turn_starts(row.messages)
+        part = dataclasses.replace(row, messages=keep_part(row.messages, starts[min(kept, len(starts) - 1)]))
+        limit = max(4 * answer, len(encoder.encode_turns(part)[-1].ids) + spare)
+        trained = encode_row(row, encoder, max_length=limit, truncation="turns")
+        trace, requests = run(Window(limit=limit), answer if call is None else 512)
+        if call is not None:
+            # Each output may be long, so more is dropped than training would; what is left is still a row of training.
+            start = head_length(row.messages) + (trace.dropped[-1].messages if trace.dropped else 0)
+            cut = dataclasses.replace(row, messages=keep_part(row.messages, start))
+            turn = encoder.encode_turns(cut)[-1]
+            assert list(requests[-1].prompt) == turn.ids[: turn.start]
+            return
+        if trained.length > limit and not trained.shortened:
+            return  # training leaves this row out: not even its last turn fits
+        (tree,) = trained.trees
+        assert longest(tree) <= limit
+        assert list(requests[0].prompt) + last.ids[last.start :] == read_last(tree)
+        assert bool(trace.dropped) == trained.shortened
+
+    check()
+
+
+def read_last(tree: TokenTree) -> list[int]:
+    """Return the longest sequence of a tree: its last turn with all before it."""
+    at = int(tree.positions.argmax())
+    return [int(token) for index, token in enumerate(tree.input_ids[: at + 1]) if tree.end[index] > at]

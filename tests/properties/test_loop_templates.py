@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from actune.agents.loop import Agent, Task
+from actune.agents.rendered import RenderedModel
 from actune.agents.tools.toolbox import Observation
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
@@ -84,7 +85,7 @@ def check(agent_kit: ModuleType, encoder: Encoder, style: str, *, reasoning: str
     except (RenderError, DataError):
         return False
     engine = agent_kit.ScriptedEngine(outputs, tokenizer=encoder.renderer.tokenizer)
-    trace = Agent(engine, encoder, Answers(), style=style).run(Task(messages=messages[:1], tools=SPECS))
+    trace = Agent(RenderedModel(engine, encoder, style=style), Answers()).run(Task(messages=messages[:1], tools=SPECS))
     assert trace.reason == "answer", trace.steps[-1].error
     assert trace.final_answer == "It is sunny."
     turns = encoder.encode_turns(replace(row, messages=trace.messages))

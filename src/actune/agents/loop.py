@@ -1,7 +1,7 @@
-"""The loop: prompt -> engine -> parse -> tools -> observations -> prompt, until an answer or a limit.
+"""The loop: conversation -> model -> message -> tools -> observations -> conversation, until an answer or a limit.
 
-Prompts come from the same dialect as in training and are tokenised as a whole each time; what the model emitted is
-put back as the message that it parses to, so the next prompt is the one that training on this conversation would show.
+What the model emitted is put back as the message that it parses to, so the next prompt is the one that training on this
+conversation would show (see `rendered.py`).
 """
 
 from __future__ import annotations
@@ -12,33 +12,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from actune.agents.engines.engine import Engine, Generation, Request, Sampling
+from actune.agents.engines.engine import Sampling
+from actune.agents.model import Ask, Model, Refusal, Reply
+from actune.agents.repeats import Repeats
 from actune.agents.tools.toolbox import Observation
-from actune.agents.trace import EndReason, Trace, TraceStep
+from actune.agents.trace import Dropped, EndReason, Trace, TraceStep
 from actune.core.conversion import new_call_id
-from actune.core.errors import ActuneError, DataError
-from actune.core.types import Conversation, Message, Source, Style, ToolCall, ToolSpec
-from actune.render.dialects import Dialect
-from actune.render.encoder import Encoder
+from actune.core.turns import head_length
+from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What ends a run without an answer: outputs, sampled tokens in all and in one output, seconds in all."""
+    """What ends a run without an answer: outputs, sampled tokens in all and in one output, seconds in all.
+
+    `repeats`: equal rounds of calls and observations in a row (0: no limit).
+    """
 
     steps: int = 10
     tokens: int = 8192
     output_tokens: int = 1024
     seconds: float = 600.0
+    repeats: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One thing to do: messages that end in a user's, and the tools the model is told of."""
+    """One thing to do: messages that end in a user's, and the tools the model is told of.
+
+    `sample` is the number (from 0) of a task that is done several times: it is added to the seed.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     id: str | None = None
+    sample: int | None = None
 
     @property
     def prompt(self) -> str:
@@ -48,11 +56,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened in a run: a piece of output, a call before it is made, what came back, what was wrong."""
+    """Something that happened in a run: a piece of output, a call before it is made, what came back, what was wrong.
 
-    kind: Literal["text", "call", "observation", "error"]
+    A note is what a person should know beside that: which history is no longer shown, say.
+    """
+
+    kind: Literal["text", "call", "observation", "error", "note"]
     text: str = ""
     call: ToolCall | None = None
+
+
+def _ignore(event: Event) -> None:
+    """Be told of an event, and do nothing."""
 
 
 class Tools(Protocol):
@@ -67,60 +82,34 @@ class Agent:
     """A model with tools."""
 
     def __init__(
-        self,
-        engine: Engine,
-        encoder: Encoder,
-        toolbox: Tools,
-        *,
-        style: Style,
-        limits: Limits | None = None,
-        sampling: Sampling | None = None,
-        name: str | None = None,
+        self, model: Model, toolbox: Tools, *, limits: Limits | None = None, sampling: Sampling | None = None
     ) -> None:
-        """Put the parts together; `style` is the dialect of runs with tools where the encoder's is `auto`.
-
-        `name` is what traces call the model.
-        """
-        self._engine = engine
-        self._encoder = encoder
+        """Put the parts together."""
+        self.model = model
         self._toolbox = toolbox
-        self._style: Style = style
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling()
-        self._name = name
 
     def with_toolbox(self, toolbox: Tools) -> Agent:
         """Return the same model with other tools."""
-        return Agent(
-            self._engine,
-            self._encoder,
-            toolbox,
-            style=self._style,
-            limits=self.limits,
-            sampling=self.sampling,
-            name=self._name,
-        )
+        return Agent(self.model, toolbox, limits=self.limits, sampling=self.sampling)
 
     def run(self, task: Task, *, on_event: Callable[[Event], None] | None = None) -> Trace:
         """Do one task; `on_event` is told of everything as it happens.
 
         Raises:
             RenderError, DataError: the task itself cannot be shown to the model.
+            ModelError: the model cannot be used at all: its server is gone, say.
         """
+        tell = on_event or _ignore
         rollout = self._start(task)
-        rollout.write_prompt()  # what is wrong with the task itself is the caller's to hear, not an unlucky run
-        while (request := rollout.next_request()) is not None:
-            hear = _hear(on_event)
-            (generation,) = self._engine.generate([request], on_text=hear)
-            calls = rollout.accept(generation)
+        self.model.check(rollout.conversation)  # a fault of the task itself is the caller's to hear, no unlucky run
+        while (ask := rollout.next_ask()) is not None:
+            (reply,) = self.model.reply([ask], on_text=None if on_event is None else _hear(on_event))
+            calls = rollout.accept(reply, tell)
             for call in calls:
-                _tell(on_event, Event(kind="call", call=call))
-            rollout.observe(self._toolbox.call_each([(call, task.tools) for call in calls]))
-            step = rollout.steps[-1]
-            for text in step.observations:
-                _tell(on_event, Event(kind="observation", text=text))
-            if step.error is not None:
-                _tell(on_event, Event(kind="error", text=step.error))
+                tell(Event(kind="call", call=call))
+            rollout.observe(self._toolbox.call_each([(call, task.tools) for call in calls]), tell)
         return rollout.finish()
 
     def run_many(
@@ -132,9 +121,10 @@ class Agent:
 
         Raises:
             RenderError, DataError: a task itself cannot be shown to the model; found before any is begun.
+            ModelError: the model cannot be used at all; `on_trace` has been told of the tasks that ended before.
         """
         for task in tasks:
-            self._start(task).write_prompt()
+            self.model.check(self._start(task).conversation)
         waiting = deque(enumerate(tasks))
         active: dict[int, _Rollout] = {}
         traces: dict[int, Trace] = {}
@@ -142,23 +132,23 @@ class Agent:
             while waiting and len(active) < parallel:
                 index, task = waiting.popleft()
                 active[index] = self._start(task)
-            requests: dict[int, Request] = {}
+            asks: dict[int, Ask] = {}
             for index, rollout in list(active.items()):
-                request = rollout.next_request()
-                if request is not None:
-                    requests[index] = request
+                ask = rollout.next_ask()
+                if ask is not None:
+                    asks[index] = ask
                     continue
                 del active[index]
                 traces[index] = rollout.finish()
                 if on_trace is not None:
                     on_trace(traces[index])
-            if requests:
-                generations = self._engine.generate(list(requests.values()))
-                self._step_all([(active[i], g) for i, g in zip(requests, generations, strict=True)])
+            if asks:
+                replies = self.model.reply(list(asks.values()))
+                self._step_all([(active[index], reply) for index, reply in zip(asks, replies, strict=True)])
         return [traces[index] for index in range(len(tasks))]
 
-    def _step_all(self, pairs: Sequence[tuple[_Rollout, Generation]]) -> None:
-        wanted = [(rollout, rollout.accept(generation)) for rollout, generation in pairs]
+    def _step_all(self, pairs: Sequence[tuple[_Rollout, Reply | Refusal]]) -> None:
+        wanted = [(rollout, rollout.accept(reply)) for rollout, reply in pairs]
         flat = [(call, rollout.task.tools) for rollout, calls in wanted for call in calls]
         results = iter(self._toolbox.call_each(flat) if flat else [])
         for rollout, calls in wanted:
@@ -166,66 +156,53 @@ class Agent:
 
     def _start(self, task: Task) -> _Rollout:
         conversation = Conversation(
-            messages=task.messages, tools=task.tools, style=self._style, source=Source(file="task", line=1)
+            messages=task.messages, tools=task.tools, style=self.model.style, source=Source(file="task", line=1)
         )
-        dialect = self._encoder.dialect_of(conversation)
         return _Rollout(
             task=task,
             conversation=conversation,
-            dialect=dialect,
-            encode=self._encoder.renderer.tokenizer.encode,
+            model=self.model,
             limits=self.limits,
-            sampling=self.sampling,
-            context=getattr(self._engine, "context", None),
-            name=self._name,
+            sampling=replace(self.sampling, seed=self.sampling.seed + (task.sample or 0)),
+            start=head_length(task.messages),
+            repeats=Repeats(self.limits.repeats),
+            calls=sum(len(message.tool_calls) for message in task.messages),
         )
 
 
 @dataclass(slots=True, kw_only=True)
 class _Rollout:
-    """One task on its way."""
+    """One task on its way.
+
+    `start` is where the history begins that is still shown, `calls` counts all calls of the conversation.
+    """
 
     task: Task
     conversation: Conversation
-    dialect: Dialect
-    encode: Callable[[str], list[int]]
+    model: Model
     limits: Limits
     sampling: Sampling
-    context: int | None
-    name: str | None
+    start: int
+    repeats: Repeats
+    calls: int
     steps: list[TraceStep] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
     reason: EndReason | None = None
     answer: str | None = None
     started: float = field(default_factory=time.monotonic)
     tokens: int = 0
-    calls: int = 0
     _pending: TraceStep | None = None
-    _asked: tuple[ToolCall, ...] = ()
 
-    def write_prompt(self) -> list[int]:
-        return self.encode(self.dialect.prompt(self.conversation, len(self.conversation.messages)))
-
-    def next_request(self) -> Request | None:
-        """Return what to generate next, None when the run has ended."""
+    def next_ask(self) -> Ask | None:
+        """Return what to ask the model next, None when the run has ended."""
         if self.reason is None:
             self.reason = self._spent()
         if self.reason is not None:
             return None
-        try:
-            prompt = self.write_prompt()
-        except ActuneError as error:
-            self._fail("error", f"the next prompt cannot be written: {error.message}")
-            return None
-        room = self.limits.output_tokens
-        if self.context is not None:
-            room = min(room, self.context - len(prompt))
-        if room <= 0:
-            self._fail("tokens", f"the prompt has {len(prompt)} tokens, the model's context {self.context}")
-            return None
-        return Request(
-            prompt=prompt,
-            stops=self.dialect.stops(),
-            max_tokens=min(room, self.limits.tokens - self.tokens),
+        return Ask(
+            conversation=self.conversation,
+            start=self.start,
+            max_tokens=min(self.limits.output_tokens, self.limits.tokens - self.tokens),
             sampling=replace(self.sampling, seed=self.sampling.seed + len(self.steps)),
             deadline=self.started + self.limits.seconds,
         )
@@ -237,52 +214,71 @@ class _Rollout:
             return "tokens"
         return "seconds" if time.monotonic() - self.started >= self.limits.seconds else None
 
-    def _fail(self, reason: EndReason, message: str) -> None:
-        self.reason = reason
-        if self.steps:
-            self.steps[-1] = replace(self.steps[-1], error=self.steps[-1].error or message)
-        else:
-            self.steps.append(TraceStep(output="", error=message, seconds=0.0, tokens=0))
-
-    def accept(self, generation: Generation) -> tuple[ToolCall, ...]:
+    def accept(self, reply: Reply | Refusal, tell: Callable[[Event], None] = _ignore) -> tuple[ToolCall, ...]:
         """Take an output in; returns the calls to make."""
-        self.tokens += generation.tokens
-        step = TraceStep(output=generation.text, seconds=generation.seconds, tokens=generation.tokens)
-        self._pending, self._asked = step, ()
-        if generation.reason in ("length", "time"):
-            self.reason = "seconds" if generation.reason == "time" else "tokens"
-            self._pending = replace(step, error=f"the output was cut after {generation.tokens} tokens")
+        if isinstance(reply, Refusal):
+            self._refuse(reply, tell)
             return ()
-        try:
-            message = self.dialect.parse(generation.text, self.task.tools)
-        except DataError as error:
-            self.reason = "unparsable"
-            self._pending = replace(step, error=f"{error.code}: {error.message}")
-            return ()
-        if not message.tool_calls:
-            self.reason, self.answer = "answer", message.content
+        self._drop(reply.start, tell)
+        self.tokens += reply.tokens
+        self.reason = reply.ended
+        message = None if reply.message is None else self._name_calls(reply.message)
+        calls = () if message is None or reply.ended is not None else message.tool_calls
+        self._pending = TraceStep(
+            output=reply.text,
+            calls=calls,
+            error=reply.error,
+            repaired=reply.repaired,
+            seconds=reply.seconds,
+            tokens=reply.tokens,
+        )
+        if message is not None and reply.ended is None:
             self._add(message)
-            return ()
-        message = self._name_calls(message)
-        self._add(message)
-        self._asked = message.tool_calls
-        self._pending = replace(step, calls=message.tool_calls)
-        return message.tool_calls
+            if not calls:
+                self.reason, self.answer = "answer", message.content
+        return calls
 
-    def observe(self, observations: Sequence[Observation]) -> None:
+    def _refuse(self, refusal: Refusal, tell: Callable[[Event], None]) -> None:
+        """End the run; what was wrong is said of the last step, of an empty one where there is none."""
+        self.reason = refusal.ended
+        if self.steps:
+            self.steps[-1] = replace(self.steps[-1], error=self.steps[-1].error or refusal.error)
+        else:
+            self.steps.append(TraceStep(output="", error=refusal.error, seconds=0.0, tokens=0))
+        tell(Event(kind="error", text=refusal.error))
+
+    def _drop(self, start: int, tell: Callable[[Event], None]) -> None:
+        """Note that the history that is shown begins later."""
+        if start == self.start:
+            return
+        self.start = start
+        count = start - head_length(self.conversation.messages)
+        self.dropped.append(Dropped(step=len(self.steps), messages=count))
+        tell(Event(kind="note", text=f"the oldest {count} messages no longer fit and are not shown to the model"))
+
+    def observe(self, observations: Sequence[Observation], tell: Callable[[Event], None] = _ignore) -> None:
         """Close the step with what the tools gave."""
-        step = self._pending
-        assert step is not None
-        for call, observation in zip(self._asked, observations, strict=True):
+        step, self._pending = self._pending, None
+        if step is None:
+            return
+        for call, observation in zip(step.calls, observations, strict=True):
             self._add(Message(role="tool", content=observation.text, tool_call_id=call.id))
-        errors = [_write_error(one) for one in observations if one.error is not None]
         texts = tuple(observation.text for observation in observations)
-        self.steps.append(replace(step, observations=texts, error=step.error or ("; ".join(errors) or None)))
-        self._pending = None
+        errors = [] if step.error is None else [step.error]
+        errors += [_write_error(one) for one in observations if one.error is not None]
+        repeated = self.repeats.add(step.calls, texts)
+        if repeated is not None:
+            self.reason = "loop"
+            errors.append(repeated)
+        self.steps.append(replace(step, observations=texts, error="; ".join(errors) or None))
+        for text in texts:
+            tell(Event(kind="observation", text=text))
+        if errors:
+            tell(Event(kind="error", text="; ".join(errors)))
 
     def _name_calls(self, message: Message) -> Message:
         """Give calls without an id one where messages carry them; nine letters and digits suit every template."""
-        if self.dialect.name != "chat":
+        if not message.tool_calls or self.model.style_of(self.conversation) != "chat":
             return message
         named = []
         for call in message.tool_calls:
@@ -303,10 +299,12 @@ class _Rollout:
             reason=self.reason,
             messages=self.conversation.messages,
             tools=self.task.tools,
-            dialect=self.dialect.name,
-            model=self.name,
+            dropped=tuple(self.dropped),
+            dialect=self.model.style_of(self.conversation),
+            model=self.model.name,
             sampling=self.sampling,
             id=self.task.id,
+            sample=self.task.sample,
         )
 
 
@@ -315,12 +313,5 @@ def _write_error(observation: Observation) -> str:
     return "output-cut" if observation.error == "output-cut" else f"{observation.error}: {observation.text}"
 
 
-def _tell(on_event: Callable[[Event], None] | None, event: Event) -> None:
-    if on_event is not None:
-        on_event(event)
-
-
-def _hear(on_event: Callable[[Event], None] | None) -> Callable[[int, str], None] | None:
-    if on_event is None:
-        return None
+def _hear(on_event: Callable[[Event], None]) -> Callable[[int, str], None]:
     return lambda _index, piece: on_event(Event(kind="text", text=piece))

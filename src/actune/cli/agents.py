@@ -42,6 +42,17 @@ MaxTotal = Annotated[int, Parameter(help="Tokens of all outputs of a task.")]
 MaxSeconds = Annotated[float, Parameter(help="Seconds for a task.")]
 ToolSeconds = Annotated[float, Parameter(help="Seconds for a call; then the observation says so.")]
 ToolCharacters = Annotated[int, Parameter(help="Longest observation; what is cut off is said in it.")]
+MaxContext = Annotated[
+    int | None,
+    Parameter(
+        help="Tokens of a prompt and its output. Default: the model's; a run trained with turns: its max_length."
+    ),
+]
+History = Annotated[
+    Literal["turns", "error"],
+    Parameter(show_choices=False, help="What does not fit: turns (drop the oldest whole turns) or error."),
+]
+MaxRepeats = Annotated[int, Parameter(help="Equal rounds of calls and observations that end a task; 0: none.")]
 Temperature = Annotated[float, Parameter(help="0: the likeliest token always.")]
 TopP = Annotated[float, Parameter(help="Sample from the likeliest tokens up to this probability.")]
 Seed = Annotated[int, Parameter(help="Of sampling.")]
@@ -62,6 +73,9 @@ class AgentFlags:
     max_tokens: MaxTokens = 1024
     max_total_tokens: MaxTotal = 8192
     max_seconds: MaxSeconds = 600.0
+    max_context: MaxContext = None
+    history: History = "turns"
+    max_repeats: MaxRepeats = 3
     tool_seconds: ToolSeconds = 30.0
     tool_characters: ToolCharacters = 20_000
     temperature: Temperature = 0.0
@@ -99,12 +113,15 @@ class AgentFlags:
                 tokens=self.max_total_tokens,
                 output_tokens=self.max_tokens,
                 seconds=self.max_seconds,
+                repeats=self.max_repeats,
             ),
+            max_context=self.max_context,
+            history=self.history,
             sampling=Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed),
         )
 
 
-def run(
+def run(  # noqa: PLR0913 - one parameter a flag
     *,
     flags: AgentFlags,
     prompt: Annotated[str | None, Parameter(help="One task; it is shown as it goes.")] = None,
@@ -114,6 +131,7 @@ def run(
     out: Annotated[Path | None, Parameter(help="File of traces to write, one a line.")] = None,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the trace as JSON.")] = False,
     parallel: Annotated[int, Parameter(help="Tasks of a file done at a time.")] = 8,
+    samples: Annotated[int, Parameter(help="Traces of each task, with the seeds --seed, --seed + 1 ...")] = 1,
     resume: Annotated[bool, Parameter(help="Go on with an interrupted file of traces.")] = False,
     overwrite: Overwrite = False,
 ) -> int:
@@ -128,6 +146,7 @@ def run(
         out=out,
         json_output=json_output,
         parallel=parallel,
+        samples=samples,
         resume=resume,
         overwrite=overwrite,
     )

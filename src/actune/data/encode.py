@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actune.core.errors import DataError, RenderError
+from actune.core.turns import find_first, keep_part, turn_starts
 from actune.core.types import Conversation, Source
 from actune.data.checks.rules import Finding, find_problems
 from actune.data.reading.sources import Quarantined
@@ -216,18 +217,15 @@ _Cut = tuple[tuple[TokenTree, ...], tuple[Quarantined, ...]]
 
 def _drop_turns(conversation: Conversation, encoder: Encoder, max_length: int) -> _Cut:
     """Drop the oldest whole turns (a user text and all up to the next one) until the row fits; nothing if it never does."""
-    starts = _turn_starts(conversation)[1:]
     end = len(conversation.messages)
-    low, high = 0, len(starts)  # the first start that fits, or none
-    found: TokenTree | None = None
-    while low < high:
-        middle = (low + high) // 2
-        length, turns = _encode_part(conversation, encoder, starts[middle], end)
-        if length <= max_length:
-            found, high = _tree_of(turns, conversation), middle
-        else:
-            low = middle + 1
-    return ((found,), ()) if found is not None else ((), ())
+
+    def fit(start: int) -> Sequence[EncodedTurn] | None:
+        length, turns = _encode_part(conversation, encoder, start, end)
+        return turns if length <= max_length else None
+
+    found = find_first(turn_starts(conversation.messages)[1:], fit)
+    tree = None if found is None else _tree_of(found[1], conversation)
+    return ((tree,), ()) if tree is not None else ((), ())
 
 
 def _split(conversation: Conversation, encoder: Encoder, max_length: int) -> _Cut:
@@ -235,7 +233,7 @@ def _split(conversation: Conversation, encoder: Encoder, max_length: int) -> _Cu
 
     Every answer is trained in exactly one window; a turn that does not fit alone is left out and listed.
     """
-    starts = _turn_starts(conversation)
+    starts = turn_starts(conversation.messages)
     borders = [*starts, len(conversation.messages)]
     trees: list[TokenTree] = []
     parts: list[Quarantined] = []
@@ -259,23 +257,11 @@ def _split(conversation: Conversation, encoder: Encoder, max_length: int) -> _Cu
     return (tuple(trees), tuple(parts)) if trees else ((), ())
 
 
-def _turn_starts(conversation: Conversation) -> list[int]:
-    """Return where turns begin: at each text of the user; what stands before the first one belongs to it."""
-    head = _head(conversation)
-    starts = [index for index in range(head, len(conversation.messages)) if conversation.messages[index].role == "user"]
-    return [head, *starts[1:]] if starts else [head]
-
-
-def _head(conversation: Conversation) -> int:
-    return 1 if conversation.messages and conversation.messages[0].role == "system" else 0
-
-
 def _encode_part(
     conversation: Conversation, encoder: Encoder, start: int, end: int
 ) -> tuple[float, Sequence[EncodedTurn]]:
     """Return the length of some messages after the system text, and their turns; infinite where a template refuses them."""
-    messages = conversation.messages
-    part = dataclasses.replace(conversation, messages=messages[: _head(conversation)] + messages[start:end])
+    part = dataclasses.replace(conversation, messages=keep_part(conversation.messages, start, end))
     try:
         turns = encoder.encode_row(part).turns
     except (DataError, RenderError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from actune.agents.engines.engine import Engine
 from actune.agents.loop import Agent, Limits, Task
+from actune.agents.rendered import RenderedModel
 from actune.agents.tools.toolbox import Observation
 from actune.agents.trace import Trace
 from actune.core.types import Message, Style, ToolCall, ToolSpec
@@ -36,7 +37,7 @@ class RecordedAnswers:
 def run_prompts(engine: Engine, encoder: Encoder, *, style: Style, tokens: int) -> list[Trace]:
     """Return a Trace of each of the reference's prompts: greedy, at most `tokens` an output and four steps."""
     limits = Limits(steps=4, tokens=4 * tokens, output_tokens=tokens, seconds=3600.0)
-    agent = Agent(engine, encoder, RecordedAnswers(OBSERVATIONS), style=style, limits=limits)
+    agent = Agent(RenderedModel(engine, encoder, style=style), RecordedAnswers(OBSERVATIONS), limits=limits)
     return agent.run_many([_task(prompt) for prompt in PROMPTS], parallel=len(PROMPTS))
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from actune.agents.engines.engine import Sampling
 from actune.agents.loop import Agent, Limits
+from actune.agents.rendered import History, RenderedModel, Window
 from actune.agents.tools.loading import load_toolbox
 from actune.agents.tools.toolbox import Toolbox
 from actune.config.run_folder import read_run
@@ -44,6 +45,8 @@ class Choice:
     tool_seconds: float = 30.0
     tool_characters: int = 20_000
     limits: Limits
+    max_context: int | None = None
+    history: History = "turns"
     sampling: Sampling
 
 
@@ -78,15 +81,9 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
     if engine.fault is not None and choice.batch_size > 1:
         stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
-    agent = Agent(
-        engine,
-        encoder,
-        toolbox,
-        style=style,
-        limits=choice.limits,
-        sampling=choice.sampling,
-        name=name_model(choice.model),
-    )
+    window = find_window(choice, engine.context)
+    model = RenderedModel(engine, encoder, style=style, name=name_model(choice.model), window=window)
+    agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
     return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
 
 
@@ -139,6 +136,21 @@ def find_weights(model: str, adapter: str | None) -> tuple[Path, Path | None]:
     return folder, given
 
 
+def find_window(choice: Choice, context: int | None) -> Window:
+    """Return how much of a conversation is shown to a model with a context of so many tokens (None: it is not known).
+
+    A run that was trained with `truncation_strategy turns` saw longer conversations without their oldest turns, so it
+    is shown them like that; the context itself stays the model's.
+    """
+    if choice.max_context is not None:
+        context = choice.max_context if context is None else min(context, choice.max_context)
+        return Window(context=context, history=choice.history)
+    run = read_run(Path(choice.model))
+    data = {} if run is None else run.settings["data"]
+    trained = data.get("max_length", -1) if data.get("truncation_strategy") == "turns" else -1
+    return Window(context=context, limit=trained if trained > 0 else None, history=choice.history)
+
+
 def name_model(model: str) -> str:
     """Return what a trace calls a model: a hub id as it is, of a folder its name alone."""
     path = Path(model)
@@ -180,6 +192,8 @@ def _check_numbers(choice: Choice) -> None:
         ("max_tokens", limits.output_tokens),
         ("max_total_tokens", limits.tokens),
         ("max_seconds", limits.seconds),
+        ("max_context", 1 if choice.max_context is None else choice.max_context),
+        ("max_repeats", limits.repeats + 1),
         ("tool_seconds", choice.tool_seconds),
         ("batch_size", choice.batch_size),
     ):

@@ -16,6 +16,7 @@ _ENDS = {
     "steps": "ended after {steps} steps without an answer; --max_steps allows more",
     "tokens": "ended at the limit of tokens without an answer; --max_tokens and --max_total_tokens allow more",
     "seconds": "ended at the limit of time without an answer; --max_seconds allows more",
+    "loop": "ended: it went in circles; --max_repeats allows more",
     "unparsable": "ended: the last output is neither a call nor an answer",
     "error": "ended: the conversation cannot be shown to the model any more",
 }
@@ -41,6 +42,8 @@ class Display:
             self._block("call", f"{event.call.name} {event.call.arguments}", "cyan")
         elif event.kind == "observation":
             self._block("observation", event.text, "green")
+        elif event.kind == "note":
+            self._block("note", event.text, "yellow")
         else:
             self._block("error", event.text, "red")
 

@@ -35,6 +35,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     out: Path | None,
     json_output: bool,
     parallel: int,
+    samples: int,
     resume: bool,
     overwrite: bool,
 ) -> int:
@@ -44,15 +45,16 @@ def run(  # noqa: PLR0913 - one parameter a flag
         ActuneError: what, where, why, and what to do.
     """
     _check_request(prompt, tasks, out, parallel, resume=resume, overwrite=overwrite)
+    _check_samples(choice, samples)
     done = _read_done(out) if out is not None and resume else {}
     if any(tool.partition(":")[0] == "manual" for tool in choice.tools):
         parallel = 1  # one person answers one call at a time
     bench = build_bench(replace(choice, batch_size=parallel), ask=ask_person)
     with closing(bench.toolbox):
         if tasks is None:
-            return _run_one(bench, prompt or "", system, out, json_output=json_output)
+            return _run_one(bench, prompt or "", system, out, samples=samples, json_output=json_output)
         assert out is not None
-        listed = read_tasks(tasks, system, bench.toolbox)
+        listed = _repeat(read_tasks(tasks, system, bench.toolbox), samples)
         return _run_file(bench, listed, done, out, parallel=parallel, json_output=json_output)
 
 
@@ -78,34 +80,55 @@ def _check_request(
         )
 
 
-def _run_one(bench: Bench, prompt: str, system: str, out: Path | None, *, json_output: bool) -> int:
+def _check_samples(choice: Choice, samples: int) -> None:
+    if samples < 1:
+        raise ConfigError(f"samples is {samples}", fix="give 1 or more")
+    if samples > 1 and choice.sampling.temperature == 0:
+        raise ConfigError(
+            f"{samples} samples at temperature 0 are the same trace {samples} times", fix="give --temperature 0.7, say"
+        )
+
+
+def _repeat(tasks: Sequence[Task], samples: int) -> list[Task]:
+    """Return each task as often as it is done."""
+    if samples == 1:
+        return list(tasks)
+    return [replace(task, sample=number) for task in tasks for number in range(samples)]
+
+
+def _run_one(bench: Bench, prompt: str, system: str, out: Path | None, *, samples: int, json_output: bool) -> int:
     messages, tools = open_conversation(system, bench.toolbox)
     task = Task(messages=(*messages, Message(role="user", content=prompt)), tools=tools)
-    if json_output:
-        trace = bench.agent.run(task)
-        sys.stdout.write(_dump(trace))
-    else:
-        display = Display(Console(highlight=False))
-        trace = bench.agent.run(task, on_event=display.show)
-        display.end(trace)
+    lines: list[str] = []
+    for one in _repeat([task], samples):
+        if json_output:
+            trace = bench.agent.run(one)
+            sys.stdout.write(_dump(trace))
+        else:
+            display = Display(Console(highlight=False))
+            trace = bench.agent.run(one, on_event=display.show)
+            display.end(trace)
+        lines.append(_dump(trace))
     if out is not None:
-        atomic_text(out, _dump(trace))
+        atomic_text(out, "".join(lines))
     return 0
 
 
 def _run_file(
-    bench: Bench, tasks: Sequence[Task], done: dict[str, str], out: Path, *, parallel: int, json_output: bool
+    bench: Bench, tasks: Sequence[Task], done: dict[_Key, str], out: Path, *, parallel: int, json_output: bool
 ) -> int:
     """Write a line a task as each ends, so that an interrupted run can go on with `--resume`."""
     console = stderr()
-    known = {str(task.id): task for task in tasks}
-    for identifier, prompt in done.items():
-        if identifier not in known or known[identifier].prompt != prompt:
+    known = {_key_of(task): task for task in tasks}
+    for key, prompt in done.items():
+        if key not in known or known[key].prompt != prompt:
+            identifier, number = key
+            which = f"sample {number} of task {identifier!r}" if (identifier, 0) in known else f"task {identifier!r}"
             raise ConfigError(
-                f"{out} holds a trace of task {identifier!r}, which is not in the task file with that prompt",
-                fix="give the same task file, another --out, or --overwrite",
+                f"{out} holds a trace of {which}, which is not in the task file with that prompt",
+                fix="give the same task file and --samples, another --out, or --overwrite",
             )
-    left = [task for task in tasks if str(task.id) not in done]
+    left = [task for task in tasks if _key_of(task) not in done]
     if done:
         console.print(f"tasks done already: {len(done):,} of {len(tasks):,}", markup=False)
     reasons: dict[str, int] = {}
@@ -120,7 +143,8 @@ def _run_file(
             reasons[trace.reason] = reasons.get(trace.reason, 0) + 1
             answer = trace.final_answer if trace.final_answer is not None else f"({trace.reason})"
             shown = " ".join(clean(answer).split())[:80]
-            console.print(f"{sum(reasons.values()) + len(done)}/{len(tasks)} {trace.id}: {shown}", markup=False)
+            name = trace.id if trace.sample is None else f"{trace.id} ({trace.sample})"
+            console.print(f"{sum(reasons.values()) + len(done)}/{len(tasks)} {name}: {shown}", markup=False)
 
         bench.agent.run_many(left, parallel=parallel, on_trace=keep)
     ends = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
@@ -132,8 +156,16 @@ def _dump(trace: Trace) -> str:
     return json.dumps(trace.to_json(), ensure_ascii=False) + "\n"
 
 
-def _read_done(out: Path) -> dict[str, str]:
-    """Return task id -> prompt of the traces in a file; a last line that was cut off is removed from it.
+# The id of a task and the number of its sample; a task that is done once has the number 0.
+_Key = tuple[str, int]
+
+
+def _key_of(task: Task) -> _Key:
+    return str(task.id), task.sample or 0
+
+
+def _read_done(out: Path) -> dict[_Key, str]:
+    """Return task and sample -> prompt of the traces in a file; a last line that was cut off is removed from it.
 
     Raises:
         ConfigError: a line that is no trace.
@@ -142,11 +174,11 @@ def _read_done(out: Path) -> dict[str, str]:
         return {}
     text = out.read_text(encoding="utf-8", errors="replace")
     whole, cut = text[: text.rfind("\n") + 1], text[text.rfind("\n") + 1 :]
-    done: dict[str, str] = {}
+    done: dict[_Key, str] = {}
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             row = json.loads(line)
-            done[str(row["id"])] = row["prompt"]
+            done[str(row["id"]), int(row.get("sample", 0))] = row["prompt"]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{out}:{number} is no trace of a task: {error!r}",

@@ -11,10 +11,12 @@ import pytest
 
 from actune.agents.engines.engine import Generation
 from actune.agents.loop import Agent, Event, Limits, Task
+from actune.agents.rendered import RenderedModel, Window
 from actune.agents.tools.loading import load_toolbox
 from actune.agents.tools.toolbox import Toolbox
+from actune.agents.trace import Dropped
 from actune.core.errors import DataError
-from actune.core.types import Message, ToolSpec
+from actune.core.types import Conversation, Message, Source, ToolSpec
 from actune.render.chat import ChatRenderer
 from actune.render.encoder import Encoder
 from actune.render.tokenizer import ChatTemplates, TextTokenizer
@@ -54,7 +56,7 @@ def encoder(tools_folder: Path) -> Encoder:
 
 def make(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox, outputs, *, style="react", **limits) -> Agent:
     engine = agent_kit.ScriptedEngine(outputs, tokenizer=encoder.renderer.tokenizer)
-    return Agent(engine, encoder, toolbox, style=style, limits=Limits(**limits))
+    return Agent(RenderedModel(engine, encoder, style=style), toolbox, limits=Limits(**limits))
 
 
 def ask(text: str, tools: tuple[ToolSpec, ...] = (), *, name: str | None = None) -> Task:
@@ -127,7 +129,7 @@ def test_hijacking_observation_does_not_change_the_parse(agent_kit: ModuleType, 
     engine = agent_kit.ScriptedEngine(
         ["Action: read\nAction Input: {}\nObservation:", ANSWER], tokenizer=encoder.renderer.tokenizer
     )
-    trace = Agent(engine, encoder, toolbox, style="react").run(ask("?", toolbox.specs))
+    trace = Agent(RenderedModel(engine, encoder, style="react"), toolbox).run(ask("?", toolbox.specs))
     assert [len(step.calls) for step in trace.steps] == [1, 0]
     assert trace.final_answer == "sunny"
     assert [message.role for message in trace.messages] == ["user", "assistant", "tool", "assistant"]
@@ -140,7 +142,7 @@ def test_hijacking_observation_does_not_change_the_parse(agent_kit: ModuleType, 
 
 def test_limits_end_a_run(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox):
     task = ask("?", toolbox.specs)
-    trace = make(agent_kit, encoder, toolbox, [CALL] * 5, steps=3).run(task)
+    trace = make(agent_kit, encoder, toolbox, [CALL] * 5, steps=3, repeats=0).run(task)
     assert (trace.reason, len(trace.steps), trace.final_answer) == ("steps", 3, None)
     trace = make(agent_kit, encoder, toolbox, [CALL] * 5, output_tokens=4).run(task)
     assert (trace.reason, len(trace.steps)) == ("tokens", 1)
@@ -155,7 +157,7 @@ def test_limits_end_a_run(agent_kit: ModuleType, encoder: Encoder, toolbox: Tool
 
 def test_prompt_longer_than_the_context_ends_the_run(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox):
     engine = agent_kit.ScriptedEngine([ANSWER], tokenizer=encoder.renderer.tokenizer, context=20)
-    trace = Agent(engine, encoder, toolbox, style="react").run(ask("?", toolbox.specs))
+    trace = Agent(RenderedModel(engine, encoder, style="react"), toolbox).run(ask("?", toolbox.specs))
     assert trace.reason == "tokens"
     assert "context" in trace.steps[0].error
 
@@ -180,11 +182,9 @@ def test_many_at_once_are_the_same_as_one_by_one(agent_kit: ModuleType, encoder:
         return ANSWER if len(request.prompt) > threshold else CALL
 
     tasks = [ask("x" * size, toolbox.specs, name=str(size)) for size in range(7)]
-    prompt = Agent(
-        agent_kit.ScriptedEngine([ANSWER], tokenizer=encoder.renderer.tokenizer), encoder, toolbox, style="react"
-    )
+    prompt = make(agent_kit, encoder, toolbox, [ANSWER])
     prompt.run(tasks[-1])
-    threshold = len(prompt._engine.requests[0].prompt)
+    threshold = len(prompt.model.engine.requests[0].prompt)
     agent = make(agent_kit, encoder, toolbox, answer)
     alone = [agent.run(task) for task in tasks]
     ended: list[str] = []
@@ -221,7 +221,7 @@ def test_task_that_cannot_be_shown_is_the_callers_to_hear(agent_kit: ModuleType,
     agent = make(agent_kit, encoder, toolbox, [])
     broken = Encoder(encoder.renderer)
     broken.dialect_of = lambda conversation: Refusing()
-    agent._encoder = broken
+    agent.model.encoder = broken
     with pytest.raises(DataError):
         agent.run(ask("?"))
     with pytest.raises(DataError):
@@ -246,7 +246,7 @@ def test_later_prompt_that_cannot_be_written_ends_the_run(agent_kit: ModuleType,
     copy = Encoder(encoder.renderer)
     copy.dialect_of = lambda conversation: Fragile(real(conversation))
     engine = agent_kit.ScriptedEngine([CALL], tokenizer=encoder.renderer.tokenizer)
-    trace = Agent(engine, copy, toolbox, style="react").run(ask("?", toolbox.specs))
+    trace = Agent(RenderedModel(engine, copy, style="react"), toolbox).run(ask("?", toolbox.specs))
     assert trace.reason == "error"
     assert "refuses" in trace.steps[0].error
 
@@ -256,7 +256,7 @@ def test_generation_that_was_cut_by_time(encoder: Encoder, toolbox: Toolbox):
         def generate(self, requests, *, on_text=None):
             return [Generation(text=CALL, tokens=3, reason="time", seconds=1.0) for _ in requests]
 
-    trace = Agent(Late(), encoder, toolbox, style="react").run(ask("?", toolbox.specs))
+    trace = Agent(RenderedModel(Late(), encoder, style="react"), toolbox).run(ask("?", toolbox.specs))
     assert trace.reason == "seconds"
     assert trace.steps[0].calls == ()
 
@@ -274,3 +274,110 @@ def test_what_the_template_writes_before_its_stop_is_no_part_of_the_answer(
     agent = make(agent_kit, Encoder(renderer), toolbox, [CALL, ANSWER + " \n"])
     trace = agent.run(ask("?", toolbox.specs))
     assert trace.messages[-1] == Message(role="assistant", reasoning="I know", content="sunny")
+
+
+# --- circles ----------------------------------------------------------------------------------------------------------
+
+
+def test_going_in_circles_ends_the_run_and_says_what(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox):
+    events: list[Event] = []
+    trace = make(agent_kit, encoder, toolbox, [CALL] * 5).run(ask("?", toolbox.specs), on_event=events.append)
+    assert (trace.reason, len(trace.steps), trace.final_answer) == ("loop", 3, None)
+    assert "weather" in trace.steps[-1].error
+    assert "3 times" in trace.steps[-1].error
+    assert events[-1].kind == "error"
+    # The last observation is there: the trace is whole.
+    assert trace.messages[-1].role == "tool"
+    assert (
+        make(agent_kit, encoder, toolbox, [CALL] * 9, repeats=0, steps=9).run(ask("?", toolbox.specs)).reason == "steps"
+    )
+
+
+def test_polling_is_no_circle(agent_kit: ModuleType, encoder: Encoder, tmp_path: Path):
+    file = tmp_path / "tools.py"
+    file.write_text(
+        'left = [3]\ndef poll() -> int:\n    """Poll."""\n    left[0] -= 1\n    return left[0]\n', encoding="utf-8"
+    )
+    toolbox = load_toolbox([str(file)])
+    poll = "Action: poll\nAction Input: {}\nObservation:"
+    trace = make(agent_kit, encoder, toolbox, [poll] * 6 + [ANSWER]).run(ask("?", toolbox.specs))
+    assert trace.reason == "answer"
+    assert len(trace.steps) == 7
+
+
+# --- history by whole turns -------------------------------------------------------------------------------------------
+
+
+def talk(turns: int, *, system: str | None = "Be brief.") -> tuple[Message, ...]:
+    messages = [] if system is None else [Message(role="system", content=system)]
+    for number in range(turns):
+        messages.append(Message(role="user", content=f"question {number} " + "long " * 20))
+        messages.append(Message(role="assistant", content=f"answer {number}"))
+    return (*messages, Message(role="user", content="the last question"))
+
+
+def window(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox, outputs, **given) -> Agent:
+    engine = agent_kit.ScriptedEngine(outputs, tokenizer=encoder.renderer.tokenizer)
+    model = RenderedModel(engine, encoder, style="react", window=Window(**given))
+    return Agent(model, toolbox, limits=Limits(output_tokens=40))
+
+
+def length_of(encoder: Encoder, messages: tuple[Message, ...], toolbox: Toolbox) -> int:
+    row = Conversation(messages=messages, tools=toolbox.specs, style="react", source=Source(file="x", line=1))
+    return len(encoder.renderer.tokenizer.encode(encoder.dialect_of(row).prompt(row, len(messages))))
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_the_oldest_whole_turns_are_dropped_and_it_is_said(
+    agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox, system: str | None
+):
+    messages = talk(4, system=system)
+    head = 0 if system is None else 1
+    bound = length_of(encoder, (*messages[:head], *messages[head + 4 :]), toolbox) + 40
+    agent = window(agent_kit, encoder, toolbox, [CALL, ANSWER], context=bound)
+    events: list[Event] = []
+    trace = agent.run(Task(messages=messages, tools=toolbox.specs), on_event=events.append)
+    assert trace.reason == "answer"
+    # Two turns are dropped at once; the observation of the first step pushes out a third.
+    assert trace.dropped == (Dropped(step=0, messages=4), Dropped(step=1, messages=6))
+    assert trace.messages[: len(messages)] == messages
+    notes = [event.text for event in events if event.kind == "note"]
+    assert ["oldest 4 messages" in notes[0], "oldest 6 messages" in notes[1]] == [True, True]
+    shown = [encoder.renderer.tokenizer.decode(request.prompt) for request in agent.model.engine.requests]
+    assert ["question 1" in shown[0], "question 2" in shown[0]] == [False, True]
+    assert all("the last question" in text and (system or "") in text for text in shown)
+    assert all(len(request.prompt) + request.max_tokens <= bound for request in agent.model.engine.requests)
+    assert trace.to_json()["dropped"] == [{"step": 0, "messages": 4}, {"step": 1, "messages": 6}]
+
+
+def test_history_can_be_an_error_instead(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox):
+    agent = window(agent_kit, encoder, toolbox, [], context=length_of(encoder, talk(1), toolbox), history="error")
+    trace = agent.run(Task(messages=talk(1), tools=toolbox.specs))
+    assert (trace.reason, trace.dropped) == ("tokens", ())
+    assert "are left to it" in trace.steps[0].error
+
+
+def test_a_turn_that_does_not_fit_alone_is_shown_as_far_as_the_context_goes(
+    agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox
+):
+    messages = talk(2)
+    alone = length_of(encoder, (messages[0], messages[-1]), toolbox)
+    # What the run was trained on is shorter than even the last turn: older turns go, the run goes on.
+    agent = window(agent_kit, encoder, toolbox, [ANSWER], context=10 * alone, limit=alone)
+    trace = agent.run(Task(messages=messages, tools=toolbox.specs))
+    assert (trace.reason, trace.dropped) == ("answer", (Dropped(step=0, messages=4),))
+    # The context itself is the end.
+    agent = window(agent_kit, encoder, toolbox, [], context=alone)
+    trace = agent.run(Task(messages=messages, tools=toolbox.specs))
+    assert trace.reason == "tokens"
+    assert "context" in trace.steps[0].error
+
+
+def test_dropping_in_one_task_of_many_leaves_the_others(agent_kit: ModuleType, encoder: Encoder, toolbox: Toolbox):
+    short, long = (Message(role="user", content="?"),), talk(6)
+    bound = length_of(encoder, short, toolbox) + 120
+    agent = window(agent_kit, encoder, toolbox, lambda request: ANSWER, context=bound)
+    tasks = [Task(messages=messages, tools=toolbox.specs) for messages in (short, long, short)]
+    traces = agent.run_many(tasks, parallel=3)
+    assert [bool(trace.dropped) for trace in traces] == [False, True, False]
+    assert [trace.reason for trace in traces] == ["answer"] * 3

@@ -8,8 +8,9 @@ from typing import Literal, Protocol
 
 from actune.render.dialects import Stops
 
-# Why an output ended: a stop token, a stop word (its text is part of the output), a stop text, or a limit.
-StopReason = Literal["token", "word", "text", "length", "time"]
+# Why an output ended: a stop token, a stop word (its text is part of the output), a stop text, a limit, or the server of an
+# engine that has one failed on the way.
+StopReason = Literal["token", "word", "text", "length", "time", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class Generation:
     """One output: its exact text, up to and including a stop word, or up to and without a stop token or stop text.
 
     `tokens` counts the sampled tokens, the stop token included; `known` the tokens of the prompt that were not computed
-    again.
+    again. `error` says what failed, with the reason "error".
     """
 
     text: str
@@ -49,6 +50,7 @@ class Generation:
     reason: StopReason
     seconds: float
     known: int = 0
+    error: str | None = None
 
 
 class Engine(Protocol):

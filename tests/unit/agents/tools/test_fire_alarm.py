@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from actune.agents.loop import Agent, Task
+from actune.agents.rendered import RenderedModel
 from actune.agents.tools.loading import load_toolbox
 from actune.core.api_list import write_system
 from actune.core.types import Message
@@ -41,7 +42,7 @@ def test_the_loop_with_tools_and_with_their_record(
     traces = []
     for toolbox in (live, replayed):
         engine = agent_kit.ScriptedEngine(list(OUTPUTS), tokenizer=encoder.renderer.tokenizer)
-        agent = Agent(engine, encoder, toolbox, style=style)
+        agent = Agent(RenderedModel(engine, encoder, style=style), toolbox)
         messages = (Message(role="user", content=task["prompt"]),)
         traces.append(agent.run(Task(messages=messages, tools=toolbox.specs)))
         prompt = encoder.renderer.tokenizer.decode(engine.requests[0].prompt)
