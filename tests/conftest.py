@@ -124,6 +124,12 @@ def agent_kit() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def server_kit() -> ModuleType:
+    """The fake OpenAI-compatible server of tests/server_kit.py."""
+    return _load("server_kit")
+
+
+@pytest.fixture(scope="session")
 def native_kit() -> ModuleType:
     """The chat templates of tests/native_kit.py, one per form of calls."""
     return _load("native_kit")

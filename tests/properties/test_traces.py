@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actune.agents.loop import Agent, Task
+from actune.agents.loop import Agent, Limits, Task
+from actune.agents.rendered import RenderedModel
 from actune.agents.tools.toolbox import Observation
 from actune.cli.main import main
 from actune.core.types import Message, ToolSpec
@@ -60,7 +61,7 @@ class Answers:
 
 
 def make_agent(engine, encoder: Encoder, texts: list[str], style: str) -> Agent:
-    return Agent(engine, encoder, Answers(texts), style=style)
+    return Agent(RenderedModel(engine, encoder, style=style), Answers(texts), limits=Limits(repeats=0))
 
 
 @st.composite

@@ -264,15 +264,19 @@ class _Rollout:
         for call, observation in zip(step.calls, observations, strict=True):
             self._add(Message(role="tool", content=observation.text, tool_call_id=call.id))
         texts = tuple(observation.text for observation in observations)
+        mended = {place for place, observation in enumerate(observations) if observation.repaired is not None}
         errors = [] if step.error is None else [step.error]
         errors += [_write_error(one) for one in observations if one.error is not None]
         repeated = self.repeats.add(step.calls, texts)
         if repeated is not None:
             self.reason = "loop"
             errors.append(repeated)
-        self.steps.append(replace(step, observations=texts, error="; ".join(errors) or None))
-        for text in texts:
-            tell(Event(kind="observation", text=text))
+        repaired = tuple(sorted(mended | set(step.repaired)))
+        self.steps.append(replace(step, observations=texts, error="; ".join(errors) or None, repaired=repaired))
+        for call, observation in zip(step.calls, observations, strict=True):
+            if observation.repaired is not None:
+                tell(Event(kind="note", text=f"the arguments of {call.name} were read as {observation.repaired}"))
+            tell(Event(kind="observation", text=observation.text))
         if errors:
             tell(Event(kind="error", text="; ".join(errors)))
 

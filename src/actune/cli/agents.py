@@ -12,7 +12,6 @@ from actune.cli.commands import (
     ChatTemplate,
     Dialect,
     HistoryReasoning,
-    Model,
     Now,
     Overwrite,
     RawControlTokens,
@@ -58,12 +57,28 @@ TopP = Annotated[float, Parameter(help="Sample from the likeliest tokens up to t
 Seed = Annotated[int, Parameter(help="Of sampling.")]
 
 
+ModelName = Annotated[str | None, Parameter(help="Folder or hub id, or a run folder of sft. With --server: see there.")]
+Server = Annotated[
+    str | None,
+    Parameter(
+        help="OpenAI-compatible server, http://127.0.0.1:8000/v1. With --model prompts are written here, by its tokenizer "
+        "and template, and the server continues them; without, the server writes them."
+    ),
+]
+ServerModel = Annotated[str | None, Parameter(help="Name of the model there. Default: the only one.")]
+ServerApiName = Annotated[
+    Literal["auto", "completions", "chat"],
+    Parameter(show_choices=False, help="completions (prompts from here) or chat. auto: by --model."),
+]
+KeyVariable = Annotated[str | None, Parameter(help="Environment variable with the server's API key.")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFlags:
     """What `run` and `chat` share: the model, how text is written for it, how it generates, its tools."""
 
-    model: Model
+    model: ModelName = None
     tools: Tools = None
     system: System = ""
     adapter: Adapter = None
@@ -81,6 +96,10 @@ class AgentFlags:
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     seed: Seed = 0
+    server: Server = None
+    server_model: ServerModel = None
+    server_api: ServerApiName = "auto"
+    api_key_env: KeyVariable = None
     dialect: Dialect = None
     chat_template: ChatTemplate = None
     now: Now = None
@@ -118,12 +137,19 @@ class AgentFlags:
             max_context=self.max_context,
             history=self.history,
             sampling=Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed),
+            server=self.server,
+            server_model=self.server_model,
+            server_api=self.server_api,
+            api_key_env=self.api_key_env,
         )
+
+
+_DEFAULTS = AgentFlags()
 
 
 def run(  # noqa: PLR0913 - one parameter a flag
     *,
-    flags: AgentFlags,
+    flags: AgentFlags = _DEFAULTS,
     prompt: Annotated[str | None, Parameter(help="One task; it is shown as it goes.")] = None,
     tasks: Annotated[
         Path | None, Parameter(help='File of tasks: {"prompt", "id", "system"}, or conversations.')
@@ -152,7 +178,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     )
 
 
-def chat(*, flags: AgentFlags) -> int:
+def chat(*, flags: AgentFlags = _DEFAULTS) -> int:
     """Talk with an agent in the terminal; /help there lists the commands."""
     from actune import recipes
 

@@ -6,22 +6,29 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from actune.agents.engines.engine import Sampling
 from actune.agents.loop import Agent, Limits
+from actune.agents.model import Model
 from actune.agents.rendered import History, RenderedModel, Window
 from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.secrets import Secrets
 from actune.agents.tools.toolbox import Toolbox
 from actune.config.run_folder import read_run
 from actune.core import api_list
 from actune.core.errors import ConfigError
 from actune.core.types import Message, Style, ToolCall, ToolSpec
 from actune.data.reading.hub import refuse_no_model, resolve_model
+from actune.recipes.remote import ServerApi, check_server, name_served, open_engine, open_server, writes_prompts
 from actune.recipes.writing import HistoryReasoning, find_writing, stderr
 from actune.render.dialects import ChatDialect
 from actune.render.encoder import DialectName, Encoder
 from actune.render.native import learn_format
+
+if TYPE_CHECKING:
+    from actune.agents.engines.remote_http import Server
+    from actune.agents.engines.remote_probe import Served
 
 Dtype = Literal["AUTO", "bf16", "fp16", "fp32"]
 
@@ -30,7 +37,7 @@ Dtype = Literal["AUTO", "bf16", "fp16", "fp32"]
 class Choice:
     """A model, how text is written for it, how it generates, and its tools: the flags of `run` and `chat`."""
 
-    model: str
+    model: str | None = None
     adapter: str | None = None
     base: bool = False
     dtype: Dtype = "AUTO"
@@ -48,49 +55,106 @@ class Choice:
     max_context: int | None = None
     history: History = "turns"
     sampling: Sampling
+    server: str | None = None
+    server_model: str | None = None
+    server_api: ServerApi = "auto"
+    api_key_env: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """An agent ready to work, and its parts."""
+    """An agent ready to work, and its parts; `server` None: the model is in this process."""
 
     agent: Agent
-    encoder: Encoder
     toolbox: Toolbox
     style: Style
+    server: Server | None = None
+
+    def close(self) -> None:
+        """Let go of tools and server."""
+        self.toolbox.close()
+        if self.server is not None:
+            self.server.close()
 
 
 def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     """Load everything an agent needs; what can be wrong without the weights is found before them.
 
     Raises:
-        ConfigError, ModelError, RenderError: a flag, folder, tool file or template cannot be used.
+        ConfigError, ModelError, RenderError: a flag, folder, tool file, template or server cannot be used.
     """
     _check_numbers(choice)
-    folder, adapter = find_weights(choice.model, choice.adapter)
+    check_server(choice)
+    if choice.server is not None:
+        return _build_remote(choice, ask)
+    model_name = _need_model(choice)
+    folder, adapter = find_weights(model_name, choice.adapter)
     encoder, style = build_encoder(choice, adapter)
-    toolbox = load_toolbox(choice.tools, ask=ask, seconds=choice.tool_seconds, characters=choice.tool_characters)
+    toolbox = _load_tools(choice, ask)
     base_of = adapter if choice.base else None
     if choice.base:
-        folder, adapter = find_base(choice.model, folder), None
+        folder, adapter = find_base(model_name, folder), None
     refuse_no_model(folder, weights=True)
-    for notice in encoder.renderer.notices():
-        stderr().print(f"note: {notice}", markup=False)
+    _say_notices(encoder)
     from actune.agents.engines.loading import load_engine
 
     engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
     if engine.fault is not None and choice.batch_size > 1:
         stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
     window = find_window(choice, engine.context)
-    model = RenderedModel(engine, encoder, style=style, name=name_model(choice.model), window=window)
+    model = RenderedModel(engine, encoder, style=style, name=name_model(model_name), window=window)
     agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
-    return Bench(agent=agent, encoder=encoder, toolbox=toolbox, style=style)
+    return Bench(agent=agent, toolbox=toolbox, style=style)
+
+
+def _build_remote(choice: Choice, ask: Callable[[ToolCall], str]) -> Bench:
+    encoder, style = None, ChatDialect.name
+    if writes_prompts(choice):
+        encoder, style = build_encoder(choice, None if choice.adapter is None else Path(choice.adapter))
+        _say_notices(encoder)
+    toolbox = _load_tools(choice, ask)
+    server, served = open_server(choice)
+    try:
+        model = _open_model(choice, server, served, encoder, style)
+    except BaseException:
+        server.close()
+        raise
+    key = server.address.key
+    if key is not None:
+        toolbox.secrets.add(choice.api_key_env or "API key", key)
+    agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
+    return Bench(agent=agent, toolbox=toolbox, style=style, server=server)
+
+
+def _open_model(choice: Choice, server: Server, served: Served, encoder: Encoder | None, style: Style) -> Model:
+    name = name_served(served.name)
+    if encoder is None:
+        from actune.agents.engines.remote_chat import ChatModel
+
+        drop = choice.history_reasoning == "drop"
+        return ChatModel(server, served.name, name=name, history=choice.history, drop_reasoning=drop)
+    engine = open_engine(server, served, encoder)
+    return RenderedModel(engine, encoder, style=style, name=name, window=find_window(choice, engine.context))
+
+
+def _need_model(choice: Choice) -> str:
+    assert choice.model is not None  # `check_server` saw to it
+    return choice.model
+
+
+def _load_tools(choice: Choice, ask: Callable[[ToolCall], str]) -> Toolbox:
+    return load_toolbox(choice.tools, ask=ask, seconds=choice.tool_seconds, characters=choice.tool_characters)
+
+
+def _say_notices(encoder: Encoder) -> None:
+    for notice in encoder.renderer.notices():
+        stderr().print(f"note: {notice}", markup=False)
 
 
 def build_encoder(choice: Choice, adapter: Path | None) -> tuple[Encoder, Style]:
     """Return the encoder of a model and the dialect of its conversations with tools."""
     writing = find_writing(
-        choice.model,
+        _need_model(choice),
         choice.dialect,
         choice.chat_template,
         choice.now,
@@ -145,7 +209,7 @@ def find_window(choice: Choice, context: int | None) -> Window:
     if choice.max_context is not None:
         context = choice.max_context if context is None else min(context, choice.max_context)
         return Window(context=context, history=choice.history)
-    run = read_run(Path(choice.model))
+    run = read_run(Path(_need_model(choice)))
     data = {} if run is None else run.settings["data"]
     trained = data.get("max_length", -1) if data.get("truncation_strategy") == "turns" else -1
     return Window(context=context, limit=trained if trained > 0 else None, history=choice.history)
@@ -183,6 +247,19 @@ def open_conversation(system: str, toolbox: Toolbox) -> tuple[tuple[Message, ...
     tools = toolbox.specs if block is None else block.tools
     messages = (Message(role="system", content=system),) if system else ()
     return messages, tools
+
+
+def redact(value: Any, secrets: Secrets) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value without the secrets in its texts."""
+    if not secrets:
+        return value
+    if isinstance(value, str):
+        return secrets.redact(value)
+    if isinstance(value, list):
+        return [redact(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {key: redact(item, secrets) for key, item in value.items()}
+    return value
 
 
 def _check_numbers(choice: Choice) -> None:

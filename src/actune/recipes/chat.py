@@ -19,7 +19,7 @@ from actune.core.errors import ActuneError, ConfigError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats import openai
-from actune.recipes.agents import Bench, Choice, build_bench, open_conversation
+from actune.recipes.agents import Bench, Choice, build_bench, open_conversation, redact
 from actune.recipes.display import Display, clean
 
 _HELP = """\
@@ -102,7 +102,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the tools."""
-        self._bench.toolbox.close()
+        self._bench.close()
 
     def talk(self) -> None:
         """Answer until the input ends."""
@@ -203,7 +203,7 @@ class Session:
         row = openai.write(
             Conversation(messages=self._talk.messages, tools=self._talk.tools, source=Source(file="chat", line=1))
         )
-        atomic_text(path, json.dumps(row, ensure_ascii=False) + "\n")
+        atomic_text(path, json.dumps(redact(row, self._bench.toolbox.secrets), ensure_ascii=False) + "\n")
         self._saved.add(path.resolve())
         self._say(f"written to {path}")
 

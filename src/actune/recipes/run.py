@@ -21,7 +21,7 @@ from actune.core.types import Conversation, Message, ToolCall
 from actune.data.reading.rows import Row
 from actune.data.reading.sources import read_file
 from actune.formats import registry
-from actune.recipes.agents import Bench, Choice, build_bench, open_conversation
+from actune.recipes.agents import Bench, Choice, build_bench, open_conversation, redact
 from actune.recipes.display import Display, clean
 from actune.recipes.writing import check_out, stderr
 
@@ -50,7 +50,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     if any(tool.partition(":")[0] == "manual" for tool in choice.tools):
         parallel = 1  # one person answers one call at a time
     bench = build_bench(replace(choice, batch_size=parallel), ask=ask_person)
-    with closing(bench.toolbox):
+    with closing(bench):
         if tasks is None:
             return _run_one(bench, prompt or "", system, out, samples=samples, json_output=json_output)
         assert out is not None
@@ -103,12 +103,12 @@ def _run_one(bench: Bench, prompt: str, system: str, out: Path | None, *, sample
     for one in _repeat([task], samples):
         if json_output:
             trace = bench.agent.run(one)
-            sys.stdout.write(_dump(trace))
+            sys.stdout.write(_dump(trace, bench))
         else:
             display = Display(Console(highlight=False))
             trace = bench.agent.run(one, on_event=display.show)
             display.end(trace)
-        lines.append(_dump(trace))
+        lines.append(_dump(trace, bench))
     if out is not None:
         atomic_text(out, "".join(lines))
     return 0
@@ -135,7 +135,7 @@ def _run_file(
     with out.open("a" if done else "w", encoding="utf-8") as file:
 
         def keep(trace: Trace) -> None:
-            line = _dump(trace)
+            line = _dump(trace, bench)
             file.write(line)
             file.flush()
             if json_output:
@@ -152,8 +152,9 @@ def _run_file(
     return 0
 
 
-def _dump(trace: Trace) -> str:
-    return json.dumps(trace.to_json(), ensure_ascii=False) + "\n"
+def _dump(trace: Trace, bench: Bench) -> str:
+    content = redact(trace.to_json(), bench.toolbox.secrets)
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 # The id of a task and the number of its sample; a task that is done once has the number 0.
