@@ -100,6 +100,7 @@ def _run_one(bench: Bench, prompt: str, system: str, out: Path | None, *, sample
     messages, tools = open_conversation(system, bench.toolbox)
     task = Task(messages=(*messages, Message(role="user", content=prompt)), tools=tools)
     lines: list[str] = []
+    failed = False
     for one in _repeat([task], samples):
         if json_output:
             trace = bench.agent.run(one)
@@ -109,9 +110,10 @@ def _run_one(bench: Bench, prompt: str, system: str, out: Path | None, *, sample
             trace = bench.agent.run(one, on_event=display.show)
             display.end(trace)
         lines.append(_dump(trace, bench))
+        failed = failed or trace.reason == "error"
     if out is not None:
         atomic_text(out, "".join(lines))
-    return 0
+    return int(failed)
 
 
 def _run_file(
@@ -149,7 +151,9 @@ def _run_file(
         bench.agent.run_many(left, parallel=parallel, on_trace=keep)
     ends = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
     console.print(f"{out} holds {len(tasks):,} traces{f'; of this run: {ends}' if ends else ''}", markup=False)
-    return 0
+    if reasons.get("error"):
+        console.print("note: --resume does the tasks again that ended with an error", markup=False)
+    return int("error" in reasons)
 
 
 def _dump(trace: Trace, bench: Bench) -> str:
@@ -166,7 +170,9 @@ def _key_of(task: Task) -> _Key:
 
 
 def _read_done(out: Path) -> dict[_Key, str]:
-    """Return task and sample -> prompt of the traces in a file; a last line that was cut off is removed from it.
+    """Return task and sample -> prompt of the traces in a file.
+
+    A last line that was cut off is removed from it, and so are traces that an error ended: they are done again.
 
     Raises:
         ConfigError: a line that is no trace.
@@ -176,18 +182,26 @@ def _read_done(out: Path) -> dict[_Key, str]:
     text = out.read_text(encoding="utf-8", errors="replace")
     whole, cut = text[: text.rfind("\n") + 1], text[text.rfind("\n") + 1 :]
     done: dict[_Key, str] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
+    kept: list[str] = []
+    for number, line in enumerate(whole.split("\n")[:-1], 1):
         try:
             row = json.loads(line)
-            done[str(row["id"]), int(row.get("sample", 0))] = row["prompt"]
+            key, prompt = (str(row["id"]), int(row.get("sample", 0))), row["prompt"]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{out}:{number} is no trace of a task: {error!r}",
                 fix="give the file of an earlier run, or --overwrite",
             ) from error
+        if row.get("stop_reason") != "error":
+            done[key] = prompt
+            kept.append(line)
+    failed = whole.count("\n") - len(kept)
     if cut:
         stderr().print(f"note: the last line of {out} was cut off; its task is done again", markup=False)
-        atomic_text(out, whole)
+    if failed:
+        stderr().print(f"note: tasks that ended with an error are done again: {failed:,}", markup=False)
+    if cut or failed:
+        atomic_text(out, "".join(f"{line}\n" for line in kept))
     return done
 
 
