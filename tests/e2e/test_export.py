@@ -57,3 +57,12 @@ def test_a_model_of_another_kind_costs_no_work_and_says_the_command(
     assert "model_type is 'phi3'" in said
     assert "convert_hf_to_gguf.py MERGED" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_becomes_a_folder_for_ollama(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert export("--model", run, "--to", "ollama", "--out", tmp_path / "out") == 0
+    text = (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
+    assert "\nFROM ./model-f32.gguf\n" in text
+    assert 'PARAMETER stop "Observation:"' in text  # the rows are ReAct
+    assert "{{ if .Tools }}" in text
+    assert "conversations give the text of training" in capsys.readouterr().err

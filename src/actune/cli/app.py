@@ -31,7 +31,10 @@ COMMANDS = {
         "--model DIR --tasks TASKS.yaml|NAME... --out OUT ...",
     ),
     "compare": ("Compare two measurements of the same items.", "BASE.jsonl TUNED.jsonl ..."),
-    "export": ("Write a trained model in a form that others load.", "--model DIR --to merged|gguf --out DIR ..."),
+    "export": (
+        "Write a trained model in a form that others load.",
+        "--model DIR --to merged|gguf|ollama --out DIR ...",
+    ),
 }
 
 _MODULES = {

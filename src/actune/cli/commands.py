@@ -225,8 +225,11 @@ def export(
     *,
     model: Model,
     to: Annotated[
-        Literal["merged", "gguf"],
-        Parameter(show_choices=False, help="merged: one model folder. gguf: one file for llama.cpp and others."),
+        Literal["merged", "gguf", "ollama"],
+        Parameter(
+            show_choices=False,
+            help="merged: a model folder. gguf: a file for llama.cpp. ollama: that with a Modelfile.",
+        ),
     ],
     out: Annotated[Path, Parameter(help="Folder to write.")],
     adapter: Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")] = None,

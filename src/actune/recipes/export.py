@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from actune.config.extras import require_package
 from actune.config.run_folder import RunInfo, read_run
 from actune.core.errors import ConfigError
-from actune.core.files import atomic_folder
+from actune.core.files import atomic_folder, atomic_text
 from actune.core.types import Style
 from actune.data.reading.hub import refuse_no_model, resolve_model
 from actune.exporting.gguf import GgufType, Labels, Written
 from actune.exporting.gguf_folder import plan_gguf, write_gguf_folder
+from actune.exporting.ollama.modelfile import GoTemplate, build_template, write_modelfile
 from actune.exporting.origin import Origin, find_origin, safe_name
 from actune.recipes.writing import stderr
 from actune.render.chat import ChatRenderer, load_renderer
@@ -79,17 +80,22 @@ def export(
     order = Order(model=model, adapter=adapter, to=to, out=out, verify=verify, overwrite=overwrite, gguf_type=gguf_type)
     trained = _find_trained(order)
     _check_out(order, trained)
-    if order.to != "merged":
-        require_package("gguf", extra="gguf", what="--to gguf")
+    template = build_template(trained.renderer, _style_of(trained)) if order.to == "ollama" else None
+    as_gguf = order.to == "gguf" or (order.to == "ollama" and _is_ours(order, trained))
+    if as_gguf:
+        require_package("gguf", extra="gguf", what=f"--to {order.to}")
         plan_gguf(trained.base, trained.renderer, advice=_advice(order))
     from actune.modeling.tokenizer_files import TokenizerSaver
 
     saver = TokenizerSaver(trained.renderer, trained.style, say=_say, decided=trained.decided)
     with atomic_folder(order.out) as folder:
-        if order.to == "merged":
-            _write_merged(order, trained, folder, saver)
+        if as_gguf:
+            weights = f"./{_write_gguf(order, trained, folder, saver).path.name}"
         else:
-            _write_gguf(order, trained, folder, saver)
+            _write_merged(order, trained, folder, saver)
+            weights = "."
+        if template is not None:
+            _write_modelfile(template, trained, folder, weights)
     _say(f"{'merged model' if order.to == 'merged' else order.to} written to {order.out}")
     return 1 if saver.faulty else 0
 
@@ -103,7 +109,7 @@ def _write_merged(order: Order, trained: Trained, folder: Path, saver: Tokenizer
         _say(f"largest relative difference of logits to the adapter model: {difference:.1e}")
 
 
-def _write_gguf(order: Order, trained: Trained, folder: Path, saver: TokenizerSaver) -> None:
+def _write_gguf(order: Order, trained: Trained, folder: Path, saver: TokenizerSaver) -> Written:
     labels = Labels(
         name=safe_name(order.out.resolve().name),
         license=trained.origin.license,
@@ -121,6 +127,51 @@ def _write_gguf(order: Order, trained: Trained, folder: Path, saver: TokenizerSa
             _say(f"note: {len(written.wider)} weights are f16: their rows are no whole blocks of q8_0")
         if order.verify:
             _verify_gguf(written, source, trained)
+    return written
+
+
+def _write_modelfile(template: GoTemplate, trained: Trained, folder: Path, weights: str) -> None:
+    context = None
+    if trained.run is not None and (longest := int(trained.run.settings["data"]["max_length"])) > 0:
+        context = longest
+    text = write_modelfile(
+        template,
+        weights=weights,
+        stops=trained.renderer.profile.stops,
+        dialect=_style_of(trained),
+        context=context,
+        license_name=trained.origin.license,
+    )
+    atomic_text(folder / "Modelfile", text)
+    same = len(template.outcomes) - len(template.differing)
+    _say(f"Ollama's prompts: {same} of {len(template.outcomes)} conversations give the text of training")
+    for outcome in template.differing:
+        _say(f"note: not the same with {outcome.case.name}: {outcome.where}")
+    for reason in template.reasons:
+        _say(f"note: not written for Ollama: {reason}")
+    if not template.call:
+        _say("note: Ollama's parser does not find the calls of this model; its answers come back as text")
+
+
+def _is_ours(order: Order, trained: Trained) -> bool:
+    """Whether the weights for Ollama can be a GGUF file; else it has to convert the safetensors itself."""
+    try:
+        plan_gguf(trained.base, trained.renderer, advice=_advice(order))
+    except ConfigError as error:
+        if order.gguf_type is not None:
+            raise
+        _say(
+            f"note: {error.message}; the folder holds safetensors, which Ollama converts for the kinds of models it knows"
+        )
+        return False
+    return True
+
+
+def _style_of(trained: Trained) -> Style:
+    """Return the dialect of calls: of the run, else the chat template's where it shows tools, else ReAct."""
+    if trained.style is not None:
+        return trained.style
+    return "chat" if trained.renderer.profile.tools and trained.renderer.profile.arguments is not None else "react"
 
 
 def _verify_gguf(written: Written, source: Path, trained: Trained) -> None:
