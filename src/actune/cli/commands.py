@@ -221,7 +221,7 @@ def convert(  # noqa: PLR0913 - one parameter a flag
     )
 
 
-def export(
+def export(  # noqa: PLR0913 - one parameter a flag
     *,
     model: Model,
     to: Annotated[
@@ -238,13 +238,25 @@ def export(
         Parameter(show_choices=False, help="Numbers of GGUF: f32, f16, bf16, q8_0. Default: as they are stored."),
     ] = None,
     verify: Annotated[
-        bool, Parameter(help="Compare logits with the adapter model; on a difference keep nothing.")
+        bool, Parameter(help="Compare logits and make one tool call; where something differs, keep nothing.")
     ] = False,
+    push_to_hub: Annotated[str | None, Parameter(help="Verify, then upload: hf:owner/name, ms:owner/name.")] = None,
+    public: Annotated[bool, Parameter(help="A repository that is new is public. Default: private.")] = False,
+    card_language: Annotated[Literal["en", "zh"], Parameter(show_choices=False, help="Of README.md: en or zh.")] = "en",
     overwrite: Overwrite = False,
 ) -> int:
-    """Write a trained model in a form that others load."""
+    """Write a trained model in a form that others load, with a model card."""
     from actune import recipes
 
     return recipes.export(
-        model=model, adapter=adapter, to=to, out=out, verify=verify, overwrite=overwrite, gguf_type=gguf_type
+        model=model,
+        adapter=adapter,
+        to=to,
+        out=out,
+        verify=verify,
+        overwrite=overwrite,
+        gguf_type=gguf_type,
+        push_to_hub=push_to_hub,
+        public=public,
+        card_language=card_language,
     )

@@ -59,7 +59,7 @@ def check_gguf(written: Written, source: Path, tokenizer: TextTokenizer, *, loss
     allowed = 0.0 if lossless else _TOLERANCE[written.type]
     difference, with_config = _read_alone(written.path, ids, expected, allowed), False
     if difference is None:
-        difference, with_config = _distance(_compute(_load(written.path, source), ids), expected), True
+        difference, with_config = _distance(_compute(load_gguf(written.path, source), ids), expected), True
     if not difference <= allowed:
         raise ModelError(
             f"{written.path.name}, read by transformers, differs from the model: relative difference of logits "
@@ -84,13 +84,14 @@ def check_gguf(written: Written, source: Path, tokenizer: TextTokenizer, *, loss
 def _read_alone(path: Path, ids: torch.Tensor, expected: torch.Tensor, allowed: float) -> float | None:
     """Return the difference when transformers is given nothing but the file; None where it reads another model."""
     try:
-        difference = _distance(_compute(_load(path, None), ids), expected)
+        difference = _distance(_compute(load_gguf(path, None), ids), expected)
     except (RuntimeError, ValueError, KeyError):
         return None  # of another size than it says: transformers 5 does not read all keys
     return difference if difference <= allowed else None
 
 
-def _load(path: Path, source: Path | None) -> torch.nn.Module:
+def load_gguf(path: Path, source: Path | None) -> torch.nn.Module:
+    """Load a GGUF file with transformers in fp32, with the config of `source` or by what the file itself says."""
     options: dict[str, Any] = {}
     if source is not None:
         config: Any = AutoConfig.from_pretrained(source, local_files_only=True)

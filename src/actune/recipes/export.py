@@ -1,26 +1,29 @@
-"""`actune export`: a trained model in a form that others load."""
+"""`actune export`: a trained model in a form that others load, with a proof that it is the same, a card, and a hub."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from actune.config.extras import require_package
-from actune.config.run_folder import RunInfo, read_run
 from actune.core.errors import ConfigError
 from actune.core.files import atomic_folder, atomic_text
-from actune.core.types import Style
-from actune.data.reading.hub import refuse_no_model, resolve_model
+from actune.exporting.card import Facts, Language, read_report, write_card
+from actune.exporting.commands import Command, Served, list_commands
 from actune.exporting.gguf import GgufType, Labels, Written
 from actune.exporting.gguf_folder import plan_gguf, write_gguf_folder
 from actune.exporting.ollama.modelfile import GoTemplate, build_template, write_modelfile
-from actune.exporting.origin import Origin, find_origin, safe_name
+from actune.exporting.ollama.probes import list_cases, write_prompt
+from actune.exporting.origin import safe_name
+from actune.exporting.push import parse_target, push
+from actune.exporting.react_template import FILE, build_react_template
+from actune.exporting.trained import Trained, find_trained, read_run_file, sample_rows
 from actune.recipes.writing import stderr
-from actune.render.chat import ChatRenderer, load_renderer
+from actune.render.tokenizer import read_json, strip_marks
 
 if TYPE_CHECKING:
     from actune.modeling.merge import Reference
@@ -38,32 +41,29 @@ class Order:
     adapter: str | None
     to: Form
     out: Path
-    verify: bool = False
-    overwrite: bool = False
-    gguf_type: GgufType | None = None
+    verify: bool
+    gguf_type: GgufType | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A trained model: the folder of its weights, the adapter on them if any, and how its text was written.
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """An export under way: what it is of, where its files are written, and what was said about it."""
 
-    `decided` says that its tokenizer comes from a trained result, whose parser of calls is settled.
-    """
+    order: Order
+    trained: Trained
+    folder: Path
+    saver: TokenizerSaver
+    weights: str = "."
+    context: int | None = None
+    notices: list[str] = field(default_factory=list)
 
-    base: Path
-    adapter: Path | None
-    run: RunInfo | None
-    renderer: ChatRenderer
-    decided: bool
-    origin: Origin
-
-    @property
-    def style(self) -> Style | None:
-        """The dialect that rows with tools were trained in, None where it is unknown."""
-        return self.run.style if self.run is not None else None
+    def note(self, text: str) -> None:
+        """Say what a user should know, here and in the card."""
+        self.notices.append(text)
+        _say(f"note: {text}")
 
 
-def export(
+def export(  # noqa: PLR0913 - one parameter a flag
     *,
     model: str,
     adapter: str | None,
@@ -72,132 +72,96 @@ def export(
     verify: bool,
     overwrite: bool,
     gguf_type: GgufType | None,
+    push_to_hub: str | None,
+    public: bool,
+    card_language: Language,
 ) -> int:
     """Write a trained model as a folder that others load; returns the exit code.
 
-    It is 1 when others read the tokenizer of that folder otherwise than it was used in training.
+    It is 1 when others read the tokenizer of that folder otherwise than it was used in training; then, or when what was
+    written fails its verification, nothing is pushed.
     """
-    order = Order(model=model, adapter=adapter, to=to, out=out, verify=verify, overwrite=overwrite, gguf_type=gguf_type)
-    trained = _find_trained(order)
-    _check_out(order, trained)
-    template = build_template(trained.renderer, _style_of(trained)) if order.to == "ollama" else None
-    as_gguf = order.to == "gguf" or (order.to == "ollama" and _is_ours(order, trained))
+    target = parse_target(push_to_hub) if push_to_hub is not None else None
+    order = Order(
+        model=model, adapter=adapter, to=to, out=out, verify=verify or target is not None, gguf_type=gguf_type
+    )
+    trained = find_trained(model, adapter, adapter_needed=to == "merged")
+    _check_out(order, trained, overwrite=overwrite)
+    template = build_template(trained.renderer, trained.dialect) if to == "ollama" else None
+    as_gguf = to == "gguf" or (to == "ollama" and _is_ours(order, trained))
     if as_gguf:
-        require_package("gguf", extra="gguf", what=f"--to {order.to}")
+        require_package("gguf", extra="gguf", what=f"--to {to}")
         plan_gguf(trained.base, trained.renderer, advice=_advice(order))
     from actune.modeling.tokenizer_files import TokenizerSaver
 
     saver = TokenizerSaver(trained.renderer, trained.style, say=_say, decided=trained.decided)
-    with atomic_folder(order.out) as folder:
+    with atomic_folder(out) as folder:
+        work = _Work(order=order, trained=trained, folder=folder, saver=saver)
         if as_gguf:
-            weights = f"./{_write_gguf(order, trained, folder, saver).path.name}"
+            _write_gguf(work)
         else:
-            _write_merged(order, trained, folder, saver)
-            weights = "."
+            _write_merged(work)
         if template is not None:
-            _write_modelfile(template, trained, folder, weights)
-    _say(f"{'merged model' if order.to == 'merged' else order.to} written to {order.out}")
-    return 1 if saver.faulty else 0
+            _write_modelfile(work, template)
+        commands = _write_card(work, card_language)
+    _say(f"{'merged model' if to == 'merged' else to} written to {out}")
+    for command in commands:
+        _say(f"{command.server}, inside that folder: {command.line}")
+        for text in command.notes:
+            _say(f"  {text}")
+    if saver.faulty:
+        return 1
+    if target is not None:
+        _say(f"pushed: {push(out, target, public=public, say=_say)}")
+    return 0
 
 
-def _write_merged(order: Order, trained: Trained, folder: Path, saver: TokenizerSaver) -> None:
+# --- weights ---
+
+
+def _write_merged(work: _Work) -> None:
     from actune.modeling.merge import compare_merged
 
-    reference = _write_weights(trained, folder, saver, compare=order.verify)
+    order = work.order
+    reference = _write_weights(work.trained, work.folder, work.saver, compare=order.verify)
+    _write_react_template(work)
     if reference is not None:
-        difference = compare_merged(folder, reference)
+        difference = compare_merged(work.folder, reference)
         _say(f"largest relative difference of logits to the adapter model: {difference:.1e}")
+        from actune.modeling.load import load_model
+
+        _verify_call(work, load_model(work.folder, dtype=reference.dtype, device=reference.device))
 
 
-def _write_gguf(order: Order, trained: Trained, folder: Path, saver: TokenizerSaver) -> Written:
+def _write_gguf(work: _Work) -> None:
+    order, origin = work.order, work.trained.origin
     labels = Labels(
         name=safe_name(order.out.resolve().name),
-        license=trained.origin.license,
-        base_model=trained.origin.name,
-        base_url=trained.origin.url,
+        license=origin.license,
+        base_model=origin.name,
+        base_url=origin.url,
     )
-    with _weights_folder(order, trained, saver) as source:
+    with _weights_folder(work) as source:
         written, plan = write_gguf_folder(
-            source, folder, trained.renderer, kind=order.gguf_type, labels=labels, advice=_advice(order)
+            source, work.folder, work.trained.renderer, kind=order.gguf_type, labels=labels, advice=_advice(order)
         )
-        saver(folder)
+        work.weights, work.context = f"./{written.path.name}", plan.outline.context
+        work.saver(work.folder)
+        _write_react_template(work)
         for notice in plan.notices:
-            _say(f"note: {notice}")
+            work.note(notice)
         if written.wider:
-            _say(f"note: {len(written.wider)} weights are f16: their rows are no whole blocks of q8_0")
+            work.note(f"{len(written.wider)} weights are f16: their rows are no whole blocks of q8_0")
         if order.verify:
-            _verify_gguf(written, source, trained)
-    return written
-
-
-def _write_modelfile(template: GoTemplate, trained: Trained, folder: Path, weights: str) -> None:
-    context = None
-    if trained.run is not None and (longest := int(trained.run.settings["data"]["max_length"])) > 0:
-        context = longest
-    text = write_modelfile(
-        template,
-        weights=weights,
-        stops=trained.renderer.profile.stops,
-        dialect=_style_of(trained),
-        context=context,
-        license_name=trained.origin.license,
-    )
-    atomic_text(folder / "Modelfile", text)
-    same = len(template.outcomes) - len(template.differing)
-    _say(f"Ollama's prompts: {same} of {len(template.outcomes)} conversations give the text of training")
-    for outcome in template.differing:
-        _say(f"note: not the same with {outcome.case.name}: {outcome.where}")
-    for reason in template.reasons:
-        _say(f"note: not written for Ollama: {reason}")
-    if not template.call:
-        _say("note: Ollama's parser does not find the calls of this model; its answers come back as text")
-
-
-def _is_ours(order: Order, trained: Trained) -> bool:
-    """Whether the weights for Ollama can be a GGUF file; else it has to convert the safetensors itself."""
-    try:
-        plan_gguf(trained.base, trained.renderer, advice=_advice(order))
-    except ConfigError as error:
-        if order.gguf_type is not None:
-            raise
-        _say(
-            f"note: {error.message}; the folder holds safetensors, which Ollama converts for the kinds of models it knows"
-        )
-        return False
-    return True
-
-
-def _style_of(trained: Trained) -> Style:
-    """Return the dialect of calls: of the run, else the chat template's where it shows tools, else ReAct."""
-    if trained.style is not None:
-        return trained.style
-    return "chat" if trained.renderer.profile.tools and trained.renderer.profile.arguments is not None else "react"
-
-
-def _verify_gguf(written: Written, source: Path, trained: Trained) -> None:
-    from actune.exporting.gguf_check import check_gguf
-    from actune.modeling.merge import stored_dtype
-
-    kept = _LOSSLESS[str(stored_dtype(source)).removeprefix("torch.")]
-    found = check_gguf(written, source, trained.renderer.tokenizer, lossless=written.type in (kept, "f32"))
-    how = "with the config.json beside it" if found.with_config else "from the file alone"
-    _say(f"read by transformers {how}: relative difference of logits in fp32 {found.difference:.1e}")
-    if found.tokenizer is not None:
-        _say(
-            f"note: transformers reads the tokenizer of the file otherwise, {found.tokenizer}; take the tokenizer.json beside "
-            "it"
-        )
-    if found.llama_cpp is not None:
-        _say(f"read by llama.cpp: relative difference of logits {found.llama_cpp:.1e}")
-    if found.llama_cpp_ids is not None:
-        _say(f"note: llama.cpp's tokenizer differs: {found.llama_cpp_ids}")
+            _verify_gguf(work, written, source)
 
 
 @contextmanager
-def _weights_folder(order: Order, trained: Trained, saver: TokenizerSaver) -> Iterator[Path]:
+def _weights_folder(work: _Work) -> Iterator[Path]:
     """Yield a folder with the weights as safetensors: that of the model, or one with the adapter merged, then removed."""
     from actune.modeling.merge import compare_merged
 
+    order, trained = work.order, work.trained
     if trained.adapter is None:
         yield trained.base
         return
@@ -228,44 +192,139 @@ def _write_weights(
     return refer_to(trained.base) if compare else None
 
 
-# --- what is exported, and where to ---
+# --- proof ---
 
 
-def _find_trained(order: Order) -> Trained:
-    run = read_run(Path(order.model))
-    adapter = Path(order.adapter) if order.adapter is not None else (run.adapter if run else None)
-    full = run.folder / "model" if run is not None else None
-    if adapter is None and run is not None and not (full is not None and full.is_dir()):
-        raise ConfigError(
-            f"the run {order.model} has no result yet: neither adapter/ nor model/ is there",
-            fix="finish it with --resume auto, or name a checkpoint's adapter with --adapter",
+def _verify_gguf(work: _Work, written: Written, source: Path) -> None:
+    from actune.exporting.gguf_check import check_gguf, load_gguf
+    from actune.modeling.merge import stored_dtype
+
+    kept = _LOSSLESS[str(stored_dtype(source)).removeprefix("torch.")]
+    found = check_gguf(written, source, work.trained.renderer.tokenizer, lossless=written.type in (kept, "f32"))
+    how = "with the config.json beside it" if found.with_config else "from the file alone"
+    _say(f"read by transformers {how}: relative difference of logits in fp32 {found.difference:.1e}")
+    if found.tokenizer is not None:
+        work.note(
+            f"transformers reads the tokenizer of the GGUF file otherwise, {found.tokenizer}; take the tokenizer.json beside it"
         )
-    if adapter is None and run is None and order.to == "merged":
-        raise ConfigError(f"{order.model} is no run with an adapter", fix="name the adapter folder with --adapter DIR")
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise ConfigError(f"{adapter} is no adapter: adapter_config.json is missing", fix="name it with --adapter DIR")
-    base = run.model_dir if run is not None else resolve_model(order.model, None)
-    named = str(run.settings["model"]["model_id_or_path"]) if run is not None else order.model
-    origin = find_origin(named, base)
-    if adapter is None and full is not None:
-        base = full
-    refuse_no_model(base, weights=True)
-    # The run's own tokenizer and template, else those of the base model.
-    trained = adapter if adapter is not None else full
-    decided = trained is not None and (trained / "tokenizer.json").is_file()
-    renderer = load_renderer(trained if decided and trained is not None else base)
-    if decided and run is not None:  # older runs stored none
-        decided = "response_template" in renderer.tokenizer.config
-    return Trained(base=base, adapter=adapter, run=run, renderer=renderer, decided=decided, origin=origin)
+    if found.llama_cpp is not None:
+        _say(f"read by llama.cpp: relative difference of logits {found.llama_cpp:.1e}")
+    if found.llama_cpp_ids is not None:
+        work.note(f"llama.cpp's tokenizer differs: {found.llama_cpp_ids}")
+    _verify_call(work, load_gguf(written.path, source if found.with_config else None))
 
 
-def _check_out(order: Order, trained: Trained) -> None:
+def _verify_call(work: _Work, model: Any) -> None:  # noqa: ANN401 - a model of transformers
+    from actune.exporting.tool_call import greedy, make_call
+
+    trained = work.trained
+    generate = greedy(model, trained.writer)
+    exchange = make_call(work.folder, trained.writer, trained.dialect, generate, sample_rows(trained.run))
+    by = (
+        "the exported model made a tool call"
+        if exchange.generated
+        else "the model made no call; one written as in training"
+    )
+    parsers = "transformers' parser and actune read it alike" if exchange.parsed else "no response_template is stored"
+    _say(
+        f"{by}, from the prompt ids of training ({exchange.prompt}): {exchange.call.name} {exchange.call.arguments}; {parsers}"
+    )
+
+
+# --- what lies beside the weights ---
+
+
+def _write_react_template(work: _Work) -> None:
+    if work.trained.dialect == "chat":
+        return
+    text, why = build_react_template(work.trained.renderer, work.trained.dialect)
+    if text is None:
+        work.note(f"no {FILE} for servers: {why}; give them the API list as the system text")
+        return
+    atomic_text(work.folder / FILE, text)
+
+
+def _write_modelfile(work: _Work, template: GoTemplate) -> None:
+    trained = work.trained
+    text = write_modelfile(
+        template,
+        weights=work.weights,
+        stops=trained.renderer.profile.stops,
+        dialect=trained.dialect,
+        context=trained.longest,
+        license_name=trained.origin.license,
+    )
+    atomic_text(work.folder / "Modelfile", text)
+    same = len(template.outcomes) - len(template.differing)
+    _say(f"Ollama's prompts: {same} of {len(template.outcomes)} conversations give the text of training")
+    for outcome in template.differing:
+        _say(f"note: not the same with {outcome.case.name}: {outcome.where}")
+    if template.differing:
+        work.notices.append(f"Ollama's prompts differ with {', '.join(one.case.name for one in template.differing)}")
+    for reason in template.reasons:
+        work.note(f"not written for Ollama: {reason}")
+    if not template.call:
+        work.note("Ollama's parser does not find the calls of this model; its answers come back as text")
+
+
+def _write_card(work: _Work, language: Language) -> list[Command]:
+    """Write README.md and return the commands that serve the folder."""
+    order, trained = work.order, work.trained
+    spec = read_json(work.folder / "tokenizer_config.json").get("response_template")
+    name = safe_name(order.out.resolve().name)
+    served = Served(
+        form=order.to,
+        name=name,
+        style=trained.dialect,
+        weights=work.weights,
+        context=min(filter(None, (trained.longest, work.context)), default=None),
+        fields=tuple(spec.get("fields") or ()) if isinstance(spec, dict) else (),
+        react_file=(work.folder / FILE).is_file(),
+    )
+    commands = list_commands(served)
+    case = next(case for case in list_cases(trained.dialect) if case.tools)
+    plain = next(case for case in list_cases(trained.dialect))
+    shows = trained.dialect != "chat" or trained.renderer.profile.tools
+    facts = Facts(
+        name=name,
+        form=order.to,
+        origin=trained.origin,
+        style=trained.dialect,
+        commands=commands,
+        prompt=strip_marks(write_prompt(case if shows else plain, trained.writer, trained.dialect)),
+        stops=trained.renderer.profile.stops,
+        run=read_run_file(trained.run) if trained.run is not None else None,
+        report=read_report(trained.run.folder) if trained.run is not None else None,
+        notices=work.notices,
+    )
+    atomic_text(work.folder / "README.md", write_card(facts, language))
+    return commands
+
+
+# --- where to ---
+
+
+def _check_out(order: Order, trained: Trained, *, overwrite: bool) -> None:
     out = order.out
-    if out.exists() and (out.is_file() or any(out.iterdir())) and not order.overwrite:
+    if out.exists() and (out.is_file() or any(out.iterdir())) and not overwrite:
         raise ConfigError(f"{out} is not empty", fix="give another --out or --overwrite")
     for given in (trained.base, trained.adapter, Path(order.model)):
         if given is not None and out.resolve() == given.resolve():
             raise ConfigError(f"{out} is read from, so it is not replaced", fix="give another --out")
+
+
+def _is_ours(order: Order, trained: Trained) -> bool:
+    """Whether the weights for Ollama can be a GGUF file; else it has to convert the safetensors itself."""
+    try:
+        plan_gguf(trained.base, trained.renderer, advice=_advice(order))
+    except ConfigError as error:
+        if order.gguf_type is not None:
+            raise
+        _say(
+            f"note: {error.message}; the folder holds safetensors, which Ollama converts for the kinds of models it knows"
+        )
+        return False
+    return True
 
 
 def _advice(order: Order) -> str:

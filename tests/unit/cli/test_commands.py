@@ -15,7 +15,7 @@ GIVEN = {"allow_loss": (), "template_variables": (), "loss_weights": ()}
 FIXING = {"against": (), "fix": None, "overwrite": False}
 HISTORY = {"history_reasoning": None, "raw_control_tokens": False}
 
-EXPORT = {"gguf_type": None}
+EXPORT = {"gguf_type": None, "push_to_hub": None, "public": False, "card_language": "en"}
 
 
 @pytest.fixture

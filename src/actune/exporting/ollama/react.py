@@ -9,7 +9,7 @@ from actune.exporting.ollama.native import SYSTEM, is_role, write_arguments, wri
 from actune.exporting.ollama.nodes import Call, If, Node, Path, Put, PutNext, Range, Set, Text
 from actune.exporting.ollama.shape import STYLES, Chat, InexpressibleError, cut
 
-_ROLE = "$role"
+_ROLE, _CLOSED = "$role", "$closed"
 _COMMA, _COLON = STYLES[0]  # of Python's json.dumps, which writes the list
 _TOOL = ToolSpec(name="zqtool", description="zqdescribed", parameters={"type": "object", "properties": {}})
 
@@ -29,9 +29,13 @@ def write_react(chat: Chat, dialect: Dialect) -> list[Node]:
     listed = write_api_list("zh" if dialect == "react_zh" else "en")
     with_tools = (begin, If(SYSTEM, (Put(SYSTEM), Text("\n\n"))), *listed, end)
     without = If(SYSTEM, (begin, Put(SYSTEM), end), (Text(chat.head),))
-    open_turn, close_turn = (Text(text) for text in chat.assistant)
+    past_turn, close_turn = (Text(text) for text in chat.assistant)
+    # The turn that is under way begins as the prompt of its first step did, which templates may write otherwise.
+    begun: tuple[Node, ...] = (past_turn,)
+    if chat.prompt != chat.assistant[0]:
+        begun = (If(Call("gt", (Path("$number"), Path(_CLOSED))), (Text(chat.prompt),), (past_turn,)),)
     answer: tuple[Node, ...] = (
-        If(is_role(_ROLE, "tool"), (Text("\n"),), (open_turn,)),
+        If(is_role(_ROLE, "tool"), (Text("\n"),), begun),
         Put(Path(".Content")),
         If(Path(".ToolCalls"), _write_call(), (close_turn,)),
     )
@@ -51,10 +55,20 @@ def write_react(chat: Chat, dialect: Dialect) -> list[Node]:
     )
     return [
         If(Path(".Tools"), with_tools, (without,)),
+        *(_mark_closed() if isinstance(begun[0], If) else ()),
         Set(_ROLE, "", new=True),
         Range(Path(".Messages"), body, key="$number", value="$message"),
         If(is_role(_ROLE, "tool"), (Text("\n"),), (If(Call("ne", (Path(_ROLE), "assistant")), (Text(chat.prompt),)),)),
     ]
+
+
+def _mark_closed() -> tuple[Node, ...]:
+    """Return the search for the last message that no turn goes on behind: a question, or an answer."""
+    # `not .ToolCalls` alone would be taken for the place of calls by Ollama.
+    final = Call("and", (is_role(".Role", "assistant"), Call("not", (Path(".ToolCalls"),))))
+    ends = Call("or", (is_role(".Role", "user"), final))
+    body = (If(ends, (Set(_CLOSED, Path("$number")),)),)
+    return (Set(_CLOSED, -1, new=True), Range(Path(".Messages"), body, key="$number", value="$message"))
 
 
 def write_api_list(language: api_list.Language) -> tuple[Node, ...]:
