@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -66,3 +67,83 @@ def test_a_run_becomes_a_folder_for_ollama(run: Path, tmp_path: Path, capsys: py
     assert 'PARAMETER stop "Observation:"' in text  # the rows are ReAct
     assert "{{ if .Tools }}" in text
     assert "conversations give the text of training" in capsys.readouterr().err
+
+
+def test_verification_makes_a_tool_call_and_the_card_tells_it_all(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert export("--model", run, "--to", "merged", "--out", tmp_path / "out", "--verify", "--card_language", "zh") == 0
+    said = capsys.readouterr().err
+    assert "one written as in training, from the prompt ids of training (react_template.jinja)" in said
+    assert "transformers' parser and actune read it alike" in said
+    assert "vllm serve . --served-model-name out --chat-template react_template.jinja" in said
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "## 配方" in card
+    assert "| agent.jsonl | agent | 24 |" in card
+    assert str(tmp_path.parent) not in card
+    assert str(ROOT) not in card
+
+
+def test_what_fails_its_verification_is_neither_kept_nor_pushed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from actune.exporting import gguf
+
+    pushed = []
+    recipe = importlib.import_module("actune.recipes.export")  # the package has a function of that name
+    monkeypatch.setattr(recipe, "push", lambda *given, **named: pushed.append(given))
+    # A writer that forgets to bring the rows of Llama's queries into order would be found; so is any other wrong number.
+    monkeypatch.setattr(gguf, "_convert", lambda weight, kind, name: weight.mul(1.01).numpy())
+    words = ["--model", run, "--to", "gguf", "--out", tmp_path / "out", "--push_to_hub", "hf:o/n"]
+    assert export(*words) == 1
+    assert "differs from the model" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert pushed == []
+
+
+def test_a_push_verifies_first(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    pushed = []
+
+    def push(folder: Path, target: object, *, public: bool, say: object) -> str:
+        pushed.append((folder, str(target), public, sorted(path.name for path in folder.iterdir())))
+        return "https://hub/o/n"
+
+    monkeypatch.setattr(importlib.import_module("actune.recipes.export"), "push", push)
+    assert export("--model", run, "--to", "merged", "--out", tmp_path / "out", "--push_to_hub", "hf:o/n") == 0
+    said = capsys.readouterr().err
+    assert "relative difference of logits" in said
+    assert "pushed: https://hub/o/n" in said
+    assert [entry[:3] for entry in pushed] == [(tmp_path / "out", "hf:o/n", False)]
+    assert {"README.md", "model.safetensors", "react_template.jinja", "tokenizer.json"} <= set(pushed[0][3])
+
+
+def test_full_fine_tuning_is_exported_as_it_is(model: Path, tmp_path: Path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    words = ["sft", "--model", model, "--output_dir", tmp_path / "run", "--dataset", AGENT, "--compare", "false"]
+    words += ["--max_steps", "1", "--max_length", "4096", "--batch_size", "1", "--sft_type", "full"]
+    assert main([str(word) for word in words]) == 0
+    for form in ("merged", "gguf"):
+        assert export("--model", tmp_path / "run", "--to", form, "--out", tmp_path / form, "--verify") == 0
+    one = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").state_dict()
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--push_to_hub", "o/n"], "is no hub id"),
+        (["--push_to_hub", "hf:o/n/file"], "a whole repository is pushed"),
+        (["--adapter", "nowhere"], "is no adapter"),
+    ],
+)
+def test_wrong_requests_cost_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+):
+    assert export("--model", run, "--to", "merged", "--out", tmp_path / "out", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

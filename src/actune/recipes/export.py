@@ -338,4 +338,4 @@ def _advice(order: Order) -> str:
 
 
 def _say(text: str) -> None:
-    stderr().print(text, markup=False, highlight=False)
+    stderr().print(text, markup=False, highlight=False, soft_wrap=True)  # commands are copied from here
