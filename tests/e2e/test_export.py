@@ -147,3 +147,34 @@ def test_wrong_requests_cost_nothing(
     assert export("--model", run, "--to", "merged", "--out", tmp_path / "out", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_is_exported_without_a_path_of_this_machine(
+    run: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    out = tmp_path / "out"
+    assert export("--model", run, "--to", "adapter", "--out", out, "--verify") == 0
+    said = capsys.readouterr().err
+    assert "from the prompt ids of training" in said
+    assert "vllm serve BASE --enable-lora --max-lora-rank 8 --lora-modules out=. --tokenizer ." in said
+    config = json.loads((out / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == model.name
+    assert (out / "adapter_model.safetensors").read_bytes() == (run / "adapter/adapter_model.safetensors").read_bytes()
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), str(out))
+    texts = [path.read_text(encoding="utf-8") for path in out.iterdir() if path.suffix in (".md", ".json", ".jinja")]
+    assert not any(str(tmp_path.parent) in text for text in texts)
+
+
+def test_only_an_exported_folder_is_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
+    words = ["--model", run, "--to", "adapter", "--out", tmp_path]
+    assert export(*words) == 2
+    assert export(*words, "--overwrite") == 2
+    assert "is no exported folder" in capsys.readouterr().err
+    assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "mine"
+    assert export("--model", run, "--to", "adapter", "--out", run.parent, "--overwrite") == 2
+    assert (run / "run.json").is_file()
+    assert export(*words[:-1], tmp_path / "out") == export(*words[:-1], tmp_path / "out", "--overwrite") == 0

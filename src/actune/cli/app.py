@@ -33,7 +33,7 @@ COMMANDS = {
     "compare": ("Compare two measurements of the same items.", "BASE.jsonl TUNED.jsonl ..."),
     "export": (
         "Write a trained model in a form that others load.",
-        "--model DIR --to merged|gguf|ollama --out DIR ...",
+        "--model DIR --to merged|gguf|ollama|adapter --out DIR ...",
     ),
 }
 

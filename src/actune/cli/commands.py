@@ -225,10 +225,10 @@ def export(  # noqa: PLR0913 - one parameter a flag
     *,
     model: Model,
     to: Annotated[
-        Literal["merged", "gguf", "ollama"],
+        Literal["merged", "gguf", "ollama", "adapter"],
         Parameter(
             show_choices=False,
-            help="merged: a model folder. gguf: a file for llama.cpp. ollama: that with a Modelfile.",
+            help="merged: a model folder. gguf: a file for llama.cpp. ollama: that with a Modelfile. adapter: as it is.",
         ),
     ],
     out: Annotated[Path, Parameter(help="Folder to write.")],

@@ -78,6 +78,15 @@ def write_merged(
     return reference
 
 
+def load_adapted(base: Path, adapter: Path) -> torch.nn.Module:
+    """Load a base, quantised as it was trained on, with the adapter of a folder on it."""
+    quantization = read_quantization(adapter)
+    dtype = stored_dtype(base) if quantization is None else quantization.torch_dtype
+    device = torch.device("cpu") if quantization is None else pick_device()
+    model = load_model(base, dtype=dtype, device=device, quantization=quantization)
+    return load_adapter(model, adapter, base=base).eval()
+
+
 def refer_to(folder: Path) -> Reference:
     """Return what the model of a folder computes on the CPU in the dtype that it is stored in."""
     dtype, device = stored_dtype(folder), torch.device("cpu")

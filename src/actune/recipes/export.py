@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actune.config.extras import require_package
+from actune.config.servers import serving_notices
+from actune.config.settings import TuningSettings
 from actune.core.errors import ConfigError
 from actune.core.files import atomic_folder, atomic_text
 from actune.exporting.card import Facts, Language, read_report, write_card
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from actune.modeling.merge import Reference
     from actune.modeling.tokenizer_files import TokenizerSaver
 
-Form = Literal["merged", "gguf", "ollama"]
+Form = Literal["merged", "gguf", "ollama", "adapter"]
+_OURS = ("config.json", "adapter_config.json", "Modelfile")
+_TITLES = {"merged": "merged model", "gguf": "GGUF file", "ollama": "folder for Ollama", "adapter": "adapter"}
 _LOSSLESS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -85,7 +90,7 @@ def export(  # noqa: PLR0913 - one parameter a flag
     order = Order(
         model=model, adapter=adapter, to=to, out=out, verify=verify or target is not None, gguf_type=gguf_type
     )
-    trained = find_trained(model, adapter, adapter_needed=to == "merged")
+    trained = find_trained(model, adapter, adapter_needed=to in ("merged", "adapter"))
     _check_out(order, trained, overwrite=overwrite)
     template = build_template(trained.renderer, trained.dialect) if to == "ollama" else None
     as_gguf = to == "gguf" or (to == "ollama" and _is_ours(order, trained))
@@ -99,12 +104,14 @@ def export(  # noqa: PLR0913 - one parameter a flag
         work = _Work(order=order, trained=trained, folder=folder, saver=saver)
         if as_gguf:
             _write_gguf(work)
+        elif to == "adapter":
+            _write_adapter(work)
         else:
             _write_merged(work)
         if template is not None:
             _write_modelfile(work, template)
         commands = _write_card(work, card_language)
-    _say(f"{'merged model' if to == 'merged' else to} written to {out}")
+    _say(f"{_TITLES[to]} written to {out}")
     for command in commands:
         _say(f"{command.server}, inside that folder: {command.line}")
         for text in command.notes:
@@ -131,6 +138,25 @@ def _write_merged(work: _Work) -> None:
         from actune.modeling.load import load_model
 
         _verify_call(work, load_model(work.folder, dtype=reference.dtype, device=reference.device))
+
+
+def _write_adapter(work: _Work) -> None:
+    """Copy the adapter; its config names the base by its hub id, or by its bare name, not by a path of this machine."""
+    source, origin = work.trained.adapter, work.trained.origin
+    if source is None:
+        raise ConfigError(f"{work.order.model} was trained without an adapter", fix="use --to merged")
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name != "README.md":
+            shutil.copyfile(path, work.folder / path.name)
+    path = work.folder / "adapter_config.json"
+    config = read_json(path) | {"base_model_name_or_path": origin.hub_id or origin.name}
+    atomic_text(path, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+    work.saver(work.folder)
+    _write_react_template(work)
+    if work.order.verify:
+        from actune.modeling.merge import load_adapted
+
+        _verify_call(work, load_adapted(work.trained.base, work.folder))
 
 
 def _write_gguf(work: _Work) -> None:
@@ -281,6 +307,8 @@ def _write_card(work: _Work, language: Language) -> list[Command]:
         fields=tuple(spec.get("fields") or ()) if isinstance(spec, dict) else (),
         react_file=(work.folder / FILE).is_file(),
     )
+    if order.to == "adapter":
+        served = _serve_adapter(served, trained)
     commands = list_commands(served)
     case = next(case for case in list_cases(trained.dialect) if case.tools)
     plain = next(case for case in list_cases(trained.dialect))
@@ -301,15 +329,25 @@ def _write_card(work: _Work, language: Language) -> list[Command]:
     return commands
 
 
+def _serve_adapter(served: Served, trained: Trained) -> Served:
+    rank = int(read_json((trained.adapter or trained.base) / "adapter_config.json").get("r") or 0)
+    tuning = TuningSettings.model_validate(trained.run.settings["tuning"]) if trained.run is not None else None
+    refusals = tuple(serving_notices(tuning, trained.base)) if tuning is not None else ()
+    return replace(served, base=trained.origin.hub_id or "BASE", rank=rank, refusals=refusals)
+
+
 # --- where to ---
 
 
 def _check_out(order: Order, trained: Trained, *, overwrite: bool) -> None:
     out = order.out
-    if out.exists() and (out.is_file() or any(out.iterdir())) and not overwrite:
-        raise ConfigError(f"{out} is not empty", fix="give another --out or --overwrite")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        if not overwrite:
+            raise ConfigError(f"{out} is not empty", fix="give another --out or --overwrite")
+        if out.is_file() or not any((out / name).exists() for name in _OURS):
+            raise ConfigError(f"{out} is no exported folder, so it is not removed", fix="give another --out")
     for given in (trained.base, trained.adapter, Path(order.model)):
-        if given is not None and out.resolve() == given.resolve():
+        if given is not None and given.exists() and given.resolve().is_relative_to(out.resolve()):
             raise ConfigError(f"{out} is read from, so it is not replaced", fix="give another --out")
 
 
