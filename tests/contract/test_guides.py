@@ -16,6 +16,7 @@ PAIRS = [
     ("docs/guide.md", "docs/guide.zh.md"),
     ("docs/agents.md", "docs/agents.zh.md"),
     ("docs/traces.md", "docs/traces.zh.md"),
+    ("docs/exporting.md", "docs/exporting.zh.md"),
     ("docs/evaluation.md", "docs/evaluation.zh.md"),
     ("docs/methods.md", "docs/methods.zh.md"),
     ("docs/monitoring.md", "docs/monitoring.zh.md"),
@@ -24,7 +25,17 @@ PAIRS = [
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.
-OTHER_FLAGS = {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank", "published"}
+SERVERS = {
+    "enable_auto_tool_choice",
+    "tool_call_parser",
+    "reasoning_parser",
+    "enable_lora",
+    "lora_modules",
+    "model_path",
+    "jinja",
+}
+SERVERS |= {"chat_template_file"}
+OTHER_FLAGS = SERVERS | {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank", "published"}
 HELP = ROOT / "src" / "actune" / "cli" / "pages"
 
 
