@@ -147,6 +147,12 @@ def export_kit() -> ModuleType:
     return _load("export_kit")
 
 
+@pytest.fixture(scope="session")
+def serving_kit() -> ModuleType:
+    """The scripted engine and the server of tests/serving_kit.py."""
+    return _load("serving_kit")
+
+
 def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
