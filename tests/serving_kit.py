@@ -57,9 +57,7 @@ class ScriptedRows:
                 done, reason = True, "time"
             if done:
                 text = output.finish()
-                ended[ticket] = Generation(
-                    text=text, tokens=output.count, reason=output.reason or reason, seconds=0.0
-                )
+                ended[ticket] = Generation(text=text, tokens=output.count, reason=output.reason or reason, seconds=0.0)
                 del self._rows[ticket]
         return ended
 

@@ -20,7 +20,7 @@ from actune.config.load import load_settings, settings_notices
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / ".." / "shared"
-COMMANDS = ("sft", "tokens", "inspect", "check", "convert", "run", "chat", "eval", "compare", "export")
+COMMANDS = ("sft", "tokens", "inspect", "check", "convert", "run", "chat", "serve", "eval", "compare", "export")
 HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "numpy", "tokenizers", "huggingface_hub")
 
 # The command of the reference recipe, word by word, for 8 processes.

@@ -26,6 +26,7 @@ COMMANDS = {
         "--model DIR --tools SPEC --prompt TEXT | --tasks FILE --out OUT ...",
     ),
     "chat": ("Talk with an agent in the terminal.", "--model DIR --tools SPEC ..."),
+    "serve": ("Answer OpenAI's API with a model, and with its base beside it.", "--model DIR [--port 8000] ..."),
     "eval": (
         "Measure a model on tasks, one scored item a line.",
         "--model DIR --tasks TASKS.yaml|NAME... --out OUT ...",
@@ -42,6 +43,7 @@ _MODULES = {
     "sft": "actune.cli.sft",
     "run": "actune.cli.agents",
     "chat": "actune.cli.agents",
+    "serve": "actune.cli.serving",
     "eval": "actune.cli.measuring",
     "compare": "actune.cli.measuring",
 }

@@ -13,6 +13,7 @@ from actune.recipes.eval import evaluate
 from actune.recipes.export import export
 from actune.recipes.inspect import inspect
 from actune.recipes.run import run
+from actune.recipes.serve import serve
 from actune.recipes.sft import sft
 from actune.recipes.tokens import tokens
 
@@ -27,6 +28,7 @@ __all__ = [
     "export",
     "inspect",
     "run",
+    "serve",
     "sft",
     "tokens",
 ]

@@ -91,9 +91,9 @@ class Answer:
         """Read an output; runs in the thread that owns renderer and memory."""
         prepared = self._prepared
         reader = prepared.readers[index]
-        if reader.choice.mode == "required" and output.reason not in ("length", "time"):
-            check_forced(reader, output.text)
         reply = reader.read(output.text, output.reason, self.splitters[index])
+        if reader.choice.mode == "required" and output.reason not in ("length", "time"):
+            check_forced(reply)
         self._memory.remember(prepared.before, reply.message, reply.exact)
         return reply
 

@@ -17,7 +17,7 @@ from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, ToolCall, ToolSpec
 from actune.render.dialects import ChatDialect, Dialect, Stops
 from actune.serving.errors import ApiError
-from actune.serving.reading import Reader, parse_output
+from actune.serving.reading import Reader, Reply
 from actune.serving.splitter import outline
 
 # Tokens after which it shows whether an output begins with reasoning.
@@ -141,9 +141,7 @@ def _think(writer: Writer, text: str) -> Plan:
     return Output(text=thought, tokens=generation.tokens, reason=generation.reason)
 
 
-def _go_on(
-    writer: Writer, text: str, before: str, tokens: int
-) -> Plan:
+def _go_on(writer: Writer, text: str, before: str, tokens: int) -> Plan:
     """Generate what follows `before`, the beginning of the answer to the prompt `text`."""
     yield Tell(text=before)
     left = writer.max_tokens - tokens
@@ -177,9 +175,7 @@ def _call_react(writer: Writer, text: str, tools: Sequence[ToolSpec]) -> Plan:
     return (yield from _go_on(writer, text, openings[name], thought.tokens))
 
 
-def _pick(
-    writer: Writer, text: str, openings: dict[str, str]
-) -> Generator[Ask | Rate | Tell, Result, str]:
+def _pick(writer: Writer, text: str, openings: dict[str, str]) -> Generator[Ask | Rate | Tell, Result, str]:
     """Return the name whose opening is likeliest after a prompt."""
     if len(openings) == 1:
         return next(iter(openings))
@@ -206,9 +202,7 @@ def _call_native(
     return (yield from _go_on(writer, text, openings[name], tokens))
 
 
-def _reason(
-    writer: Writer, reader: Reader, text: str
-) -> Generator[Ask | Rate | Tell, Result, tuple[Message, int]]:
+def _reason(writer: Writer, reader: Reader, text: str) -> Generator[Ask | Rate | Tell, Result, tuple[Message, int]]:
     """Let a model that reasons do so; returns a message with its reasoning, and the sampled tokens."""
     assert isinstance(writer.dialect, ChatDialect)
     known = outline(writer.dialect.format, tools=True)
@@ -270,16 +264,15 @@ def _no_opening(why: str) -> ApiError:
     )
 
 
-def check_forced(reader: Reader, text: str) -> None:
-    """Check that an output that had to be a call is one.
+def check_forced(reply: Reply) -> None:
+    """Check that an output that had to be a call is one, with arguments that a client can read.
 
     Raises:
         ApiError: 500, code `tool_call_unreadable`.
     """
-    try:
-        if parse_output(reader.dialect, text, reader.tools).tool_calls:
-            return
-        why = "it reads as text"
-    except DataError as error:
-        why = error.code
-    raise ApiError(500, f"the model was made to call a tool and wrote no readable call ({why})", code="tool_call_unreadable")
+    wrong = [fault.code for fault in reply.faults if fault.code == "arguments-unreadable"]
+    if reply.message.tool_calls and not wrong:
+        return
+    why = ", ".join(wrong or [fault.code for fault in reply.faults]) or "it reads as text"
+    message = f"the model was made to call a tool and wrote no readable call ({why})"
+    raise ApiError(500, message, code="tool_call_unreadable")

@@ -103,7 +103,9 @@ class Guard:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not given.strip():
-            raise ApiError(401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key", headers=_WANTED)
+            raise ApiError(
+                401, "an API key is needed: Authorization: Bearer KEY", code="missing_api_key", headers=_WANTED
+            )
         if not hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._limits.key.encode()):
             raise ApiError(401, "the API key is wrong", code="invalid_api_key", headers=_WANTED)
 

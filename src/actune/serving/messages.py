@@ -147,8 +147,14 @@ def read_request_tools(value: object) -> tuple[ToolSpec, ...]:
     except DataError as error:
         raise from_actune(error, param="tools") from None
     for index, tool in enumerate(tools):
-        if len(tool.name) > _NAME_LIMIT or any(ord(letter) < 32 for letter in tool.name) or tool.name != tool.name.strip():
-            raise bad_value(f"tools[{index}].function.name", f"is no name of at most {_NAME_LIMIT} characters in a line")
+        if (
+            len(tool.name) > _NAME_LIMIT
+            or any(ord(letter) < 32 for letter in tool.name)
+            or tool.name != tool.name.strip()
+        ):
+            raise bad_value(
+                f"tools[{index}].function.name", f"is no name of at most {_NAME_LIMIT} characters in a line"
+            )
     return tools
 
 
@@ -161,5 +167,10 @@ def select_tools(tools: Sequence[ToolSpec], names: Sequence[str]) -> tuple[ToolS
     known = {tool.name for tool in tools}
     for name in names:
         if name not in known:
-            raise ApiError(400, f"tool_choice names {name[:80]!r}, which is not in tools", param="tool_choice", code="invalid_value")
+            raise ApiError(
+                400,
+                f"tool_choice names {name[:80]!r}, which is not in tools",
+                param="tool_choice",
+                code="invalid_value",
+            )
     return tuple(tool for tool in tools if tool.name in names)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from actune.agents.engines.engine import StopReason
+from actune.agents.tools.repair import repair_arguments
 from actune.core.conversion import json_arguments
 from actune.core.errors import DataError
 from actune.core.json_text import write_json
 from actune.core.types import Message, ToolCall, ToolSpec
 from actune.render.dialects import ChatDialect, Dialect
-from actune.agents.tools.repair import repair_arguments
 from actune.serving.requests import Choice
 from actune.serving.splitter import Splitter
 
@@ -115,7 +115,9 @@ class Reader:
             if mended is None:
                 faults.append(Fault(code="arguments-unreadable", message=error.message))
                 return call
-            faults.append(Fault(code="arguments-repaired", message=f"the arguments of {call.name!r} were no JSON object"))
+            faults.append(
+                Fault(code="arguments-repaired", message=f"the arguments of {call.name!r} were no JSON object")
+            )
             return replace(call, arguments=write_json(mended))
 
 

@@ -155,7 +155,9 @@ def _refuse_unknown(body: Mapping[str, Any]) -> None:
         if name in _READ or name in _HARMLESS or value is None:
             continue
         if name not in _NEUTRAL:
-            raise ApiError(400, f"unrecognized request argument: {name[:80]}", param=name[:80], code="unknown_parameter")
+            raise ApiError(
+                400, f"unrecognized request argument: {name[:80]}", param=name[:80], code="unknown_parameter"
+            )
         allowed = _NEUTRAL[name]
         if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
             only = f"only {' or '.join(map(repr, allowed))} is" if allowed else "leave it out"

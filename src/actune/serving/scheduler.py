@@ -65,7 +65,11 @@ class Engine(Protocol):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One answer to generate. `hear` is called in the thread of the scheduler: with text, and once with how it ended."""
+    """One answer to generate. `hear` is called in the thread of the scheduler: with text, and once with how it ended.
+
+    `told` is what of the present output was passed on. Of a job that is begun again `skip` is what its client has seen,
+    and `changed` says that the model now writes something else. `cached` are the tokens of the prompt that were known.
+    """
 
     plan: Plan
     base: bool
@@ -77,6 +81,7 @@ class Job:
     told: str = ""
     skip: str = ""
     retried: bool = False
+    changed: bool = False
     cached: int | None = None
 
 
@@ -166,14 +171,31 @@ class Scheduler:
                     self._lanes[job.base].waiting.append(job)
                 if self._closing and not any(lane.jobs() for lane in self._lanes):
                     return
-            for lane in self._lanes:
-                self._drop(lane)
-            self._turn = 1 - self._turn
-            order = self._lanes[self._turn], self._lanes[1 - self._turn]
-            for lane in order:
-                self._admit(lane)
-            for lane in order:
-                self._step(lane)
+            try:
+                self._go_round()
+            except Exception as error:  # noqa: BLE001 - a bug of ours: all requests fail, and the server goes on
+                self._fail_all(explain(error))
+
+    def _go_round(self) -> None:
+        for lane in self._lanes:
+            self._drop(lane)
+        self._turn = 1 - self._turn
+        order = self._lanes[self._turn], self._lanes[1 - self._turn]
+        for lane in order:
+            self._admit(lane)
+        for lane in order:
+            self._step(lane)
+
+    def _fail_all(self, error: ApiError) -> None:
+        for lane in self._lanes:
+            with self._lock:
+                jobs = lane.jobs()
+                lane.active.clear()
+                lane.waiting.clear()
+                lane.alone.clear()
+            lane.rows = None
+            for job in jobs:
+                self._end(lane, job, error)
 
     def _drop(self, lane: _Lane) -> None:
         """Let go of what was cancelled or has waited too long."""
@@ -255,10 +277,9 @@ class Scheduler:
             return
         if job.skip:
             size = min(len(job.skip), len(piece))
-            if job.skip[:size] != piece[:size]:
-                raise _ChangedError
+            job.changed = job.changed or job.skip[:size] != piece[:size]
             job.skip, piece = job.skip[size:], piece[size:]
-        if piece:
+        if piece and not job.changed:
             job.told += piece
             job.hear(piece)
 
@@ -277,8 +298,10 @@ class Scheduler:
             with self._lock:
                 del lane.active[ticket]
             job.retried, job.asked = False, None
-            cached = getattr(generation, "cached", None)
-            job.cached = cached if job.cached is None else job.cached
+            job.cached = generation.known if job.cached is None else job.cached
+            if job.changed:
+                self._end(lane, job, ApiError(500, "the model failed in the middle of this answer", code="model_error"))
+                continue
             if generation.reason == "time" and not generation.tokens and not job.told:
                 self._end(lane, job, _late())
                 continue
@@ -302,7 +325,9 @@ class Scheduler:
                 with self._lock:
                     lane.alone.append(job)
 
-    def _end(self, lane: _Lane, job: Job, result: Output | ApiError | None = None, *, ticket: int | None = None) -> None:
+    def _end(
+        self, lane: _Lane, job: Job, result: Output | ApiError | None = None, *, ticket: int | None = None
+    ) -> None:
         with self._lock:
             if ticket is not None:
                 del lane.active[ticket]
@@ -318,10 +343,6 @@ def _stopping() -> ApiError:
 def _late() -> ApiError:
     message = "the request waited too long for its turn"
     return ApiError(503, message, code="timeout", headers={"Retry-After": "5"})
-
-
-class _ChangedError(Exception):
-    """A job that was begun again writes another text than the one that its client has seen the beginning of."""
 
 
 def explain(error: Exception) -> ApiError:

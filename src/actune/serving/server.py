@@ -52,7 +52,9 @@ def bind(host: str, port: int) -> socket.socket:
             raise ConfigError(
                 f"port {port} of {host} is in use", fix="stop what uses it, or give another --port (0 takes a free one)"
             ) from error
-        raise ConfigError(f"{host}:{port} cannot be listened at: {error}", fix="give another --host or --port") from error
+        raise ConfigError(
+            f"{host}:{port} cannot be listened at: {error}", fix="give another --host or --port"
+        ) from error
     return made
 
 
@@ -103,7 +105,9 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, whose signals end it with exit code 0: first gracefully, a second time at once."""
 
-    def __init__(self, config: uvicorn.Config, scheduler: Scheduler, seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, scheduler: Scheduler, seconds: float, say: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
         self._scheduler = scheduler
         self._seconds = seconds
@@ -130,7 +134,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         active, waiting = self._scheduler.count()
         if active + waiting:
-            self._say(f"finishing {active + waiting} requests, at most {self._seconds:g} seconds; once more ends at once")
+            self._say(
+                f"finishing {active + waiting} requests, at most {self._seconds:g} seconds; once more ends at once"
+            )
         late = asyncio.ensure_future(self._end_late())
         try:
             await super().shutdown(sockets)

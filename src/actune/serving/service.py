@@ -12,7 +12,7 @@ from actune.agents.engines.engine import Sampling
 from actune.core.conversion import new_call_id
 from actune.core.errors import DataError, RenderError
 from actune.core.types import Conversation, Message, Source, Style, ToolCall, ToolSpec
-from actune.render.dialects import ChatDialect, Dialect, Stops
+from actune.render.dialects import ChatDialect, Dialect
 from actune.render.encoder import Encoder
 from actune.serving.choices import Plan, Writer, make_plan
 from actune.serving.errors import ApiError, from_actune
@@ -87,7 +87,12 @@ class Service:
         """
         if name not in self.models:
             known = ", ".join(self.models)
-            raise ApiError(404, f"the model {name[:200]!r} does not exist; here are: {known}", param="model", code="model_not_found")
+            raise ApiError(
+                404,
+                f"the model {name[:200]!r} does not exist; here are: {known}",
+                param="model",
+                code="model_not_found",
+            )
         return self.models[name]
 
     def prepare(self, request: ChatRequest) -> Prepared:
@@ -101,7 +106,9 @@ class Service:
         conversation = self._conversation(messages, self._shown(request, messages))
         dialect = self._dialect(conversation)
         if request.tools and isinstance(dialect, ChatDialect) and not self.encoder.renderer.profile.tools:
-            raise ApiError(400, "the chat template of this model shows no tools", param="tools", code="unsupported_parameter")
+            raise ApiError(
+                400, "the chat template of this model shows no tools", param="tools", code="unsupported_parameter"
+            )
         tokenizer = self.encoder.renderer.tokenizer
         make = self._id_maker(messages)
         try:
