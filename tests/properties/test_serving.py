@@ -127,7 +127,7 @@ def test_a_react_stream_is_the_answer(tools_folder: Path, tail: str):
     dialect = ReactDialect(encoder.renderer, "en")
     tools = read_request({"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": TOOLS}).tools
     seen = check_streams(dialect, tools, tail, examples=300)
-    assert {"stop", "tool_calls", "thought-only", "text-after-answer"} <= seen
+    assert {"stop", "tool_calls", "thought_only", "text_after_answer"} <= seen
 
 
 CALL = ToolCall(name="get_weather", arguments='{"city": "好 b", "days": 2}', id="abc123xyz")
@@ -158,7 +158,19 @@ def test_a_native_stream_is_the_answer(native_kit: ModuleType, tokenizer_folder:
         written = [text for message in ANSWERS if (text := write_output(native_kit, renderer, message)) is not None]
         seen |= check_streams(dialect, native_kit.TOOLS, "", examples=60, written=written)
         seen |= check_streams(dialect, (), "", examples=20, written=written)
-    assert {"stop", "tool_calls", "call-unreadable", "reasoning-open"} <= seen
+    assert {"stop", "tool_calls", "call_unreadable"} <= seen
+
+
+def test_reasoning_that_does_not_end_is_reasoning(native_kit: ModuleType, tokenizer_folder: Path):
+    dialect = ChatDialect(
+        native_kit.make_renderer(tokenizer_folder, native_kit.make_template(native_kit.ANSWERS["json in tags"]))
+    )
+    reader = Reader(dialect=dialect, tools=native_kit.TOOLS, choice=Choice(), new_id=lambda: "a")
+    text = "<think>\nso I thought </thi"
+    reply, reasoning, content = play(
+        text, list(range(60)), reader, lambda: make_splitter(dialect, tools=True, answer_tail="")
+    )
+    assert (reasoning, content, reply.faults[0].code) == ("so I thought </thi", "", "reasoning_open")
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------

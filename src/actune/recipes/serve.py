@@ -62,6 +62,7 @@ def _serve(choice: Choice, door: Door, key: str | None, made: socket.socket) -> 
     from actune.serving.server import serve as answer
     from actune.serving.service import Defaults, Service
 
+    assert choice.model is not None  # a required flag
     folder, adapter = find_weights(choice.model, choice.adapter)
     encoder, style = build_encoder(choice, adapter)
     refuse_no_model(folder, weights=True)
@@ -103,7 +104,7 @@ def name_models(choice: Choice, adapter: Path | None) -> dict[str, bool]:
     """Return the names of the models, each with whether it is the base: the folder's, and with `-base` the base's."""
     if choice.base and adapter is None:
         raise ConfigError("--base leaves the adapter out, and there is none", fix="leave --base out")
-    name = Path(choice.adapter if choice.adapter is not None else choice.model).resolve().name or "model"
+    name = Path(choice.adapter or choice.model or "").resolve().name or "model"
     if name == "adapter" and choice.adapter is not None:  # the adapter of a run goes by the run's name
         name = Path(choice.adapter).resolve().parent.name or name
     if adapter is None:

@@ -93,8 +93,7 @@ def make_plan(writer: Writer, reader: Reader, text: str, ids: Sequence[int]) -> 
         ApiError: 400, where the model's format does not allow what is wanted.
     """
     choice = reader.choice
-    calls = bool(reader.tools)
-    if not calls or choice.mode == "auto":
+    if choice.mode == "auto":
         return _plain(writer, ids, writer.stops)
     react_text = not isinstance(writer.dialect, ChatDialect)
     if choice.mode == "none":
@@ -270,7 +269,7 @@ def check_forced(reply: Reply) -> None:
     Raises:
         ApiError: 500, code `tool_call_unreadable`.
     """
-    wrong = [fault.code for fault in reply.faults if fault.code == "arguments-unreadable"]
+    wrong = [fault.code for fault in reply.faults if fault.code == "arguments_unreadable"]
     if reply.message.tool_calls and not wrong:
         return
     why = ", ".join(wrong or [fault.code for fault in reply.faults]) or "it reads as text"

@@ -63,7 +63,7 @@ class Reader:
         try:
             exact = self._parse(text, splitter, cut=cut)
         except DataError as error:
-            faults.append(Fault(code=error.code, message=error.message))
+            faults.append(Fault(code=error.code.replace("-", "_"), message=error.message))
             exact = self._keep_text(text, splitter)
         exact = self._limit(exact, faults)
         calls = []
@@ -81,15 +81,15 @@ class Reader:
         """
         message = parse_output(self.dialect, text, self.tools)
         if not (message.reasoning.startswith(splitter.reasoning) and message.content.startswith(splitter.content)):
-            raise DataError("reasoning is begun and not ended", code="reasoning-open")
+            raise DataError("reasoning is begun and not ended", code="reasoning_open")
         if message.tool_calls and self.choice.mode == "none":
-            raise DataError('the model calls a tool where tool_choice is "none"', code="call-not-wanted")
+            raise DataError('the model calls a tool where tool_choice is "none"', code="call_not_wanted")
         if cut and message.tool_calls:
             for call in message.tool_calls:
                 try:
                     call.parse_arguments()
                 except DataError:
-                    raise DataError("a call was cut off", code="call-cut") from None
+                    raise DataError("a call was cut off", code="call_cut") from None
         named = tuple(call if call.id is not None else replace(call, id=self.new_id()) for call in message.tool_calls)
         return replace(message, tool_calls=named)
 
@@ -103,7 +103,7 @@ class Reader:
         if not self.choice.single or len(message.tool_calls) <= 1:
             return message
         left = len(message.tool_calls) - 1
-        faults.append(Fault(code="calls-left-out", message=f"{left} further calls were written; one was asked for"))
+        faults.append(Fault(code="calls_left_out", message=f"{left} further calls were written; one was asked for"))
         return replace(message, tool_calls=message.tool_calls[:1])
 
     def _show(self, call: ToolCall, faults: list[Fault]) -> ToolCall:
@@ -113,10 +113,10 @@ class Reader:
         except DataError as error:
             mended = repair_arguments(call.arguments)
             if mended is None:
-                faults.append(Fault(code="arguments-unreadable", message=error.message))
+                faults.append(Fault(code="arguments_unreadable", message=error.message))
                 return call
             faults.append(
-                Fault(code="arguments-repaired", message=f"the arguments of {call.name!r} were no JSON object")
+                Fault(code="arguments_repaired", message=f"the arguments of {call.name!r} were no JSON object")
             )
             return replace(call, arguments=write_json(mended))
 

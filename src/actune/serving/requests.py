@@ -169,7 +169,8 @@ def _read_choice(body: Mapping[str, Any], tools: tuple[ToolSpec, ...]) -> tuple[
     single = body.get("parallel_tool_calls") is not None and not _read_flag(body, "parallel_tool_calls")
     value = body.get("tool_choice")
     if value is None or value in ("auto", "none"):
-        return tools, Choice(mode="none" if value == "none" else "auto", single=single)
+        # Without tools nothing is a call, whatever is wanted.
+        return tools, Choice(mode="none" if value == "none" and tools else "auto", single=single)
     if not tools:
         raise bad_value("tool_choice", "is only allowed when tools are given")
     if value == "required":
