@@ -34,7 +34,7 @@ SERVERS = {
     "model_path",
     "jinja",
 }
-SERVERS |= {"chat_template_file"}
+SERVERS |= {"chat_template_file", "special"}
 OTHER_FLAGS = SERVERS | {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank", "published"}
 HELP = ROOT / "src" / "actune" / "cli" / "pages"
 

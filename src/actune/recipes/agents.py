@@ -132,7 +132,8 @@ def _open_model(choice: Choice, server: Server, served: Served, encoder: Encoder
         from actune.agents.engines.remote_chat import ChatModel
 
         drop = choice.history_reasoning == "drop"
-        return ChatModel(server, served.name, name=name, history=choice.history, drop_reasoning=drop)
+        key = "reasoning" if served.family == "vllm" or served.ollama else "reasoning_content"
+        return ChatModel(server, served.name, name=name, history=choice.history, drop_reasoning=drop, reasoning_key=key)
     engine = open_engine(server, served, encoder)
     return RenderedModel(engine, encoder, style=style, name=name, window=find_window(choice, engine.context))
 

@@ -236,7 +236,7 @@ class _Reading:
             return self._output.count
         if self.finished and self.said_tokens is not None:
             return self.said_tokens
-        return len(self._tokenizer.encode_after(text)) if text else 0
+        return len(self._tokenizer.encode_after(text)) + (self.reason() == "token" and self.finished)
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def write_body(wire: Wire, request: Request, tokenizer: TextTokenizer) -> dict[s
 
 
 # Sampling as it is here, whatever the server's defaults or the model's generation config say; text as it was sampled.
-_PLAIN_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+_PLAIN_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _VLLM = {
     **_PLAIN_SAMPLING,
     "include_stop_str_in_output": True,
@@ -288,9 +288,9 @@ _VLLM = {
 }
 _EXTENSIONS: dict[Family, dict[str, Any]] = {
     "vllm": _VLLM,
-    "sglang": {**_PLAIN_SAMPLING, "no_stop_trim": True, "skip_special_tokens": False},
+    "sglang": {**_PLAIN_SAMPLING, "top_k": -1, "no_stop_trim": True, "skip_special_tokens": False},
     "llamacpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},
-    "other": _VLLM,
+    "other": {**_VLLM, "repeat_penalty": 1.0},
 }
 
 

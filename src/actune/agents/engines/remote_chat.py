@@ -16,7 +16,7 @@ from actune.agents.model import Ask, Hear, Refusal, Reply
 from actune.core.turns import keep_part, turn_starts
 from actune.core.types import Conversation, Message, Style, ToolCall
 
-# What servers call the thought beside an answer: vLLM before 0.12, SGLang, llama.cpp, DeepSeek; vLLM, Ollama; others.
+# What servers call the thought beside an answer: SGLang, llama.cpp, DeepSeek, older vLLM; vLLM, Ollama; others.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 # More calls in one message are no message of a model that works.
 _MOST_CALLS = 128
@@ -35,18 +35,20 @@ class ChatModel:
         name: str | None = None,
         history: Literal["turns", "error"] = "turns",
         drop_reasoning: bool = False,
+        reasoning_key: str = _REASONING_KEYS[0],
     ) -> None:
-        """Use one model of a server.
+        """Use one model of a server; `name` is what traces call it, by default its name there.
 
-        Where it says that a prompt is too long, the oldest whole turns are dropped, or with `history` "error" the run
-        ends. `name` is what traces call it, by default the name there. Thoughts are sent back under the name that the server gives them, unless `drop_reasoning`.
+        Where the server says that a prompt is too long, the oldest whole turns are dropped, or with `history` "error" the
+        run ends. Thoughts are sent back, unless `drop_reasoning`, under the name that the server gives them, until it
+        gave one under `reasoning_key`.
         """
         self.server = server
         self.name: str | None = name or model
         self._model = model
         self._history = history
         self._drop_reasoning = drop_reasoning
-        self._reasoning_key = _REASONING_KEYS[0]
+        self._reasoning_key = reasoning_key
         self._limit_key = "max_tokens"
 
     def style_of(self, conversation: Conversation) -> Style:

@@ -117,7 +117,8 @@ def _try(server: Server, wire: Wire, request: Request, tokenizer: TextTokenizer)
     """Generate one token; returns whether the server said how many tokens it read."""
 
     async def ask() -> bool:
-        body = write_body(wire, request, tokenizer)
+        body = write_body(wire, request, tokenizer) | {"stream": False}  # whole answers are counted by more servers
+        del body["stream_options"]
         counted = False
         answered = False
         async with aclosing(server.stream("/completions", body, tokens=1)) as chunks:
