@@ -130,6 +130,12 @@ def server_kit() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def mcp_kit() -> ModuleType:
+    """The MCP servers of tests/mcp_kit.py."""
+    return _load("mcp_kit")
+
+
+@pytest.fixture(scope="session")
 def native_kit() -> ModuleType:
     """The chat templates of tests/native_kit.py, one per form of calls."""
     return _load("native_kit")

@@ -1,7 +1,7 @@
 """One call of foreign code: in a thread of its own, for so long and no longer, its prints kept off our stdout.
 
 A thread cannot be ended from outside. One that takes too long is left behind; as a daemon it does not keep the process
-alive.
+alive. A tool that can end its work by itself asks `time_left`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,27 @@ from typing import Any, TextIO
 
 # True in the thread of a tool, and in what asyncio and `contextvars` carry over from it.
 _IN_TOOL: ContextVar[bool] = ContextVar("in_tool", default=False)
+# When the time of the call that runs in this context is over, by `time.perf_counter`.
+_DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+def time_left() -> float | None:
+    """Return the seconds that the call of a tool still has, 0 or more, in the thread of that call; elsewhere None."""
+    deadline = _DEADLINE.get()
+    return None if deadline is None else max(deadline - time.perf_counter(), 0.0)
 
 
 class Running:
     """A function under way in its own thread."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        """Start it.
+    def __init__(self, function: Callable[[], Any], seconds: float) -> None:
+        """Start it; it has `seconds`.
 
         Raises:
             RuntimeError: the system gives no more threads.
         """
         self._function = function
+        self.limit = seconds
         self._done = threading.Event()
         self._value: Any = None
         self.started = time.perf_counter()
@@ -40,12 +49,16 @@ class Running:
             _OUTPUT.release()
             raise
 
-    def wait(self, seconds: float) -> bool:
-        """Return whether the function has ended within `seconds` of its start; waits until then."""
-        left = self.started + seconds - time.perf_counter()
+    def wait(self) -> bool:
+        """Return whether the function has ended in its time; waits until then."""
+        left = self.started + self.limit - time.perf_counter()
         ended = self._done.wait(max(left, 0.0))
         self.seconds = self.seconds if ended else time.perf_counter() - self.started
         return ended
+
+    def has_ended(self, seconds: float = 0.0) -> bool:
+        """Return whether the function has ended by now, however late; waits up to `seconds` for it."""
+        return self._done.wait(seconds)
 
     @property
     def value(self) -> Any:  # noqa: ANN401 - whatever the function returns
@@ -54,6 +67,7 @@ class Running:
 
     def _run(self) -> None:
         _IN_TOOL.set(True)
+        _DEADLINE.set(self.started + self.limit)
         try:
             self._value = self._function()
         finally:

@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args, get_origin
 
+from actune.agents.tools.calling import time_left
 from actune.agents.tools.docstrings import Doc, read_docstring
-from actune.agents.tools.toolbox import Tool, ToolFailure, write_problems
+from actune.agents.tools.tool import Tool, ToolFailure
+from actune.agents.tools.toolbox import write_problems
 from actune.core.errors import ConfigError
 from actune.core.types import ToolSpec
 
@@ -33,7 +35,7 @@ _VALUES = ("default", "const", "enum", "examples")
 def load_python(path: Path) -> list[Tool]:
     """Execute a Python file and return its tools: the public functions defined in it, or those that `__all__` names.
 
-    A function may be `async`. Names that begin with `_`, classes and imported functions are no tools. The functions are
+    A function may be `async`; it is cancelled at its time limit. Names that begin with `_`, classes and imported functions are no tools. The functions are
     called in threads, several at a time unless the file says `PARALLEL = False`; arguments arrive as keywords, made
     from JSON into what the annotations say. The file's folder is added to the end of `sys.path`.
 
@@ -144,7 +146,7 @@ class _Caller:
         except ValidationError as error:
             return ToolFailure("arguments-invalid", write_problems(self._name, self._explain(error)))
         result = self._function(**values)
-        return asyncio.run(_await(result)) if inspect.isawaitable(result) else result
+        return asyncio.run(_await(result, time_left())) if inspect.isawaitable(result) else result
 
     def _explain(self, error: Any) -> list[str]:  # noqa: ANN401 - pydantic is imported late
         problems = []
@@ -157,8 +159,16 @@ class _Caller:
         return problems[:5]
 
 
-async def _await(result: Any) -> Any:  # noqa: ANN401 - whatever the function returns
-    return await result
+async def _await(result: Any, seconds: float | None) -> Any:  # noqa: ANN401 - whatever the function returns
+    """Await a result for so long; then what it does is cancelled, in its own thread."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await result
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the function's own
+        return ToolFailure("tool-timeout", "no answer in time")
 
 
 # --- the signature as JSON Schema -----------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actune.agents.tools.toolbox import Tool, ToolFailure, write_result
+from actune.agents.tools.tool import Tool, ToolFailure
+from actune.agents.tools.toolbox import write_result
 from actune.core.errors import ConfigError
 from actune.core.types import ToolSpec
 

@@ -15,9 +15,9 @@ from typing import Any
 from actune.core.values import read_value
 
 LONGEST = 32_768
-# Lines of its own code that json_repair may run, about a second. Broken text of 32 KB takes up to three million; on
+# Lines of its own code that json_repair may run, one to three seconds. Broken text of 32 KB takes up to three million; on
 # hostile text of that length its work grows with the square.
-_WORK = 8_000_000
+_WORK = 4_000_000
 _UNICODE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BLANK = re.compile(r"\\[nrtbf]")
 # What a repair may add or leave out: the marks of JSON, quotes of any kind, blanks.

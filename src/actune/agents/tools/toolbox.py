@@ -6,7 +6,6 @@ Whatever a model or a tool does becomes an Observation that the model can act on
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +14,18 @@ from typing import Any
 
 from actune.agents.tools.arguments import find_problems
 from actune.agents.tools.calling import Running, keep_stdout_clean
+from actune.agents.tools.permission import Gate
 from actune.agents.tools.repair import repair_arguments
 from actune.agents.tools.secrets import Secrets
+from actune.agents.tools.tool import Tool, ToolFailure, join_names
 from actune.core.errors import DataError
 from actune.core.types import ToolCall, ToolSpec
 
 # Calls made at the same time; more wait.
 _PARALLEL = 8
-_NAMES_SHOWN = 50
+# Calls of one tool, and of all, that may be left behind still running before it, or any, is called no more.
+_LEFT_OF_ONE = 4
+_LEFT = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,8 @@ class Observation:
     """What a call gave: the text for the model, and how long it took.
 
     `error` is None, or a stable short code: `unknown-tool`, `arguments-unreadable`, `arguments-invalid`,
-    `tool-failed`, `tool-timeout`, `not-recorded`; or `output-cut`, where the call went well and its text is not whole.
+    `tool-failed`, `tool-timeout`, `tool-denied`, `tool-refused` (by a person), `not-recorded`; or `output-cut`, where the
+    call went well and its text is not whole.
     `repaired` is None, or the arguments that were used, as JSON, where those that the model wrote could not be read
     (`repair.py`): a notice for people and traces; the model is not told, and metrics read what it wrote.
     """
@@ -39,29 +43,6 @@ class Observation:
     error: str | None
     seconds: float
     repaired: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ToolFailure:
-    """What a tool returns to say that a call did not work: the code and the text of the Observation."""
-
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """Something that answers calls.
-
-    `call` takes the arguments, which fit what the model was told, and returns a text, any value that JSON can hold
-    (None is `null`) or a ToolFailure; what it raises becomes an Observation. `parallel` False: never two calls at a
-    time. `inline` True: it is our own code, at once, and needs no thread and no time limit.
-    """
-
-    spec: ToolSpec
-    call: Callable[[dict[str, Any]], Any]
-    parallel: bool = True
-    inline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +67,22 @@ class Toolbox:
         seconds: float = 30.0,
         characters: int = 20_000,
         secrets: Secrets | None = None,
+        gate: Gate | None = None,
+        close: Callable[[], None] | None = None,
     ) -> None:
         """Put together descriptions and tools (the last of a name answers); `ask` answers for all other names.
 
         `seconds` is the time of one call (a person has all the time), `characters` the longest text of an Observation;
-        `secrets` are kept out of all of them.
+        `secrets` are kept out of all of them. The `gate` says which tools may be called; `specs` are without those that
+        may not. `close` lets go of what the tools hold.
         """
         self.secrets = secrets or Secrets()
-        self.specs = tuple(specs)
         self._tools = {tool.spec.name: tool for tool in tools}
+        self._gate = gate or Gate()
+        denied = {name for name, tool in self._tools.items() if self._gate.permission.denies(tool)}
+        self.specs = tuple(spec for spec in specs if spec.name not in denied)
+        self._close = close
+        self._left: list[tuple[Tool, Running]] = []
         self._ask = ask
         self._seconds = seconds
         self._characters = characters
@@ -118,7 +106,7 @@ class Toolbox:
         Beside each call are the tools that its conversation lists (None: `self.specs`): a call is held to what the
         model was told. A person and recorded observations are asked one after the other, in the order of the calls.
         """
-        plans = [self._plan(call, specs) for call, specs in wanted]
+        plans = [self._admit(self._plan(call, specs)) for call, specs in wanted]
         results = {index: plan for index, plan in enumerate(plans) if isinstance(plan, Observation)}
         free = [
             (index, plan.tool, plan.arguments)
@@ -135,7 +123,9 @@ class Toolbox:
         return [_note_repair(results[index], plan) for index, plan in enumerate(plans)]
 
     def close(self) -> None:
-        """Let go of what the tools hold."""
+        """Let go of what the tools hold: servers end. Safe to call again."""
+        if self._close is not None:
+            self._close()
 
     # --- checks -----------------------------------------------------------------------------------------------------
 
@@ -161,6 +151,13 @@ class Toolbox:
                 return self._refuse("arguments-invalid", write_problems(call.name, problems))
         return _Plan(call, tool, arguments)
 
+    def _admit(self, plan: _Plan | Observation) -> _Plan | Observation:
+        """Hold a call to what may be done with its tool; a person is asked here, one call after the other."""
+        if isinstance(plan, Observation) or plan.tool is None:
+            return plan
+        failure = self._gate.refuse(plan.call, plan.tool)
+        return plan if failure is None else self._observe(failure, 0.0)
+
     def _refuse(self, code: str, text: str) -> Observation:
         return self._observe(ToolFailure(code, text), 0.0)
 
@@ -168,21 +165,46 @@ class Toolbox:
 
     def _run(self, wanted: Sequence[tuple[Tool, dict[str, Any]]]) -> list[Observation]:
         """Call tools, each in a thread of its own."""
-        running: list[Running | ToolFailure] = []
+        running: list[tuple[Tool, Running] | ToolFailure] = []
         with keep_stdout_clean():
             for tool, arguments in wanted:
+                busy = self._find_busy(tool)
+                if busy is not None:
+                    running.append(busy)
+                    continue
                 try:
-                    running.append(Running(_guard(tool, arguments)))
+                    limit = self._seconds if tool.seconds is None else tool.seconds
+                    running.append((tool, Running(_guard(tool, arguments), limit)))
                 except RuntimeError as error:
                     running.append(ToolFailure("tool-failed", f"the call could not be started: {error}"))
             return [self._wait(one) for one in running]
 
-    def _wait(self, running: Running | ToolFailure) -> Observation:
-        if isinstance(running, ToolFailure):
-            return self._observe(running, 0.0)
-        if running.wait(self._seconds):
-            return self._observe(running.value, running.seconds)
-        return self._observe(ToolFailure("tool-timeout", f"no answer within {self._seconds:g} s"), running.seconds)
+    def _wait(self, started: tuple[Tool, Running] | ToolFailure) -> Observation:
+        if isinstance(started, ToolFailure):
+            return self._observe(started, 0.0)
+        _, running = started
+        ended = running.wait()
+        if not ended:
+            self._left.append(started)
+        value: Any = running.value
+        if not ended or (isinstance(value, ToolFailure) and value.code == "tool-timeout"):
+            value = ToolFailure("tool-timeout", f"no answer within {running.limit:g} s")
+        return self._observe(value, running.seconds)
+
+    def _find_busy(self, tool: Tool) -> ToolFailure | None:
+        """Return why a tool is not called while earlier calls, which nobody waits for any more, still run."""
+        self._left = [pair for pair in self._left if not pair[1].has_ended()]
+        same = [running for other, running in self._left if other.spec.name == tool.spec.name]
+        if not tool.parallel:
+            # One that ends itself at its time limit is gone in a moment.
+            alone = [running for other, running in self._left if not other.parallel]
+            if any(not running.has_ended(0.5) for running in alone):
+                return ToolFailure("tool-failed", "an earlier call has not ended, and only one is made at a time")
+        if len(same) >= _LEFT_OF_ONE:
+            return ToolFailure("tool-failed", f"{len(same)} earlier calls of {_quote(tool.spec.name)} have not ended")
+        if len(self._left) >= _LEFT:
+            return ToolFailure("tool-failed", f"{len(self._left)} earlier calls of tools have not ended")
+        return None
 
     def _answer(self, plan: _Plan) -> Observation:
         if plan.tool is not None and not plan.tool.inline:
@@ -257,11 +279,3 @@ def _describe(error: BaseException) -> str:
 
 def _quote(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:77] + "...")
-
-
-def join_names(names: Sequence[str]) -> str:
-    """Return names for a message, not more of them than a person reads."""
-    if not names:
-        return "none"
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(itertools.islice(names, _NAMES_SHOWN)) + (f" and {more} more" if more > 0 else "")

@@ -73,7 +73,7 @@ def test_what_is_not(text):
     assert repair_arguments(text) is None
 
 
-@pytest.mark.parametrize("unit", ['{"a":”}#', "\n])*/{```1/*中*/", '{"k": {1 ', '{{"a":\\u12"k":\' null', "("])
+@pytest.mark.parametrize("unit", ['{"a":”}#', "\n])*/{```1/*中*/", "("])
 def test_hostile_text_does_not_take_long(unit):
     trace = sys.gettrace()
     assert repair_arguments(("{" + unit * LONGEST)[:LONGEST]) is None

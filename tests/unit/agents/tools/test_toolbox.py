@@ -332,7 +332,7 @@ def test_tools_after_manual_answer_for_themselves(files: Path):
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
-        ("mcp.json", '{"mcpServers": {"a": {"command": "x"}}}', "later version"),
+        ("mcp.json", '{"mcpServers": {"a": {"command": "no-such-program"}}}', "no program"),
         ("bad.json", "[", "no JSON"),
         ("none.json", "[]", "no tool"),
         ("wrong.json", '[{"name": 5}]', "name"),

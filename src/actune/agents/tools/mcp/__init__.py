@@ -1,0 +1,1 @@
+"""Tools of MCP servers: configuration as other clients write it, connections, names, results."""
