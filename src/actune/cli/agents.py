@@ -25,9 +25,21 @@ Tools = Annotated[
     list[str] | None,
     Parameter(
         consume_multiple=True,
-        help="A Python file, manual or manual:FILE (a person answers), record:FILE, or a file that describes tools. Of "
-        "several the first that knows a tool describes it, the last answers.",
+        help="A Python file, an MCP configuration (mcpServers), manual or manual:FILE (a person answers), record:FILE, or "
+        "a file that describes tools. Of several the first that knows a tool describes it, the last answers.",
     ),
+]
+Allow = Annotated[
+    list[str] | None,
+    Parameter(consume_multiple=True, help="Names of the only tools that may be called, or patterns: 'files__*'."),
+]
+Deny = Annotated[
+    list[str] | None,
+    Parameter(consume_multiple=True, help="Tools that may not be called; the model is not told of them."),
+]
+Ask = Annotated[
+    list[str] | None,
+    Parameter(consume_multiple=True, help="Tools that you are asked about before each call, or all."),
 ]
 Adapter = Annotated[str | None, Parameter(help="Adapter folder. Default: that of the run folder.")]
 Base = Annotated[bool, Parameter(help="Leave the adapter out: the model before training.")]
@@ -80,6 +92,9 @@ class AgentFlags:
 
     model: ModelName = None
     tools: Tools = None
+    allow: Allow = None
+    deny: Deny = None
+    ask: Ask = None
     system: System = ""
     adapter: Adapter = None
     base: Base = False
@@ -112,6 +127,7 @@ class AgentFlags:
         from actune import recipes
         from actune.agents.engines.engine import Sampling
         from actune.agents.loop import Limits
+        from actune.agents.tools.permission import Permission
 
         return recipes.Choice(
             model=self.model,
@@ -125,6 +141,9 @@ class AgentFlags:
             raw_control_tokens=self.raw_control_tokens,
             template_variables=tuple(self.template_variables or ()),
             tools=tuple(self.tools or ()),
+            permission=Permission(
+                allow=tuple(self.allow or ()), deny=tuple(self.deny or ()), ask=tuple(self.ask or ())
+            ),
             tool_seconds=self.tool_seconds,
             tool_characters=self.tool_characters,
             limits=Limits(

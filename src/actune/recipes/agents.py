@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from actune.agents.loop import Agent, Limits
 from actune.agents.model import Model
 from actune.agents.rendered import History, RenderedModel, Window
 from actune.agents.tools.loading import load_toolbox
+from actune.agents.tools.permission import Approver, Permission
 from actune.agents.tools.secrets import Secrets
 from actune.agents.tools.toolbox import Toolbox
 from actune.config.run_folder import read_run
@@ -49,6 +51,7 @@ class Choice:
     raw_control_tokens: bool = False
     template_variables: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    permission: Permission = field(default_factory=Permission)
     tool_seconds: float = 30.0
     tool_characters: int = 20_000
     limits: Limits
@@ -77,8 +80,10 @@ class Bench:
             self.server.close()
 
 
-def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
+def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str], approve: Approver | None = None) -> Bench:
     """Load everything an agent needs; what can be wrong without the weights is found before them.
+
+    `ask` gives the Observations that a person types, `approve` says whether a call may be made (None: nobody is there).
 
     Raises:
         ConfigError, ModelError, RenderError: a flag, folder, tool file, template or server cannot be used.
@@ -86,43 +91,46 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str]) -> Bench:
     _check_numbers(choice)
     check_server(choice)
     if choice.server is not None:
-        return _build_remote(choice, ask)
+        return _build_remote(choice, ask, approve)
     model_name = _need_model(choice)
     folder, adapter = find_weights(model_name, choice.adapter)
     encoder, style = build_encoder(choice, adapter)
-    toolbox = _load_tools(choice, ask)
-    base_of = adapter if choice.base else None
-    if choice.base:
-        folder, adapter = find_base(model_name, folder), None
-    refuse_no_model(folder, weights=True)
-    _say_notices(encoder)
-    from actune.agents.engines.loading import load_engine
+    with ExitStack() as undo:
+        toolbox = load_tools(choice, ask, approve)
+        undo.callback(toolbox.close)  # servers of tools must not outlive what goes wrong below
+        base_of = adapter if choice.base else None
+        if choice.base:
+            folder, adapter = find_base(model_name, folder), None
+        refuse_no_model(folder, weights=True)
+        _say_notices(encoder)
+        from actune.agents.engines.loading import load_engine
 
-    engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
-    if engine.fault is not None and choice.batch_size > 1:
-        stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
-    window = find_window(choice, engine.context)
-    model = RenderedModel(engine, encoder, style=style, name=name_model(model_name), window=window)
-    agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
+        engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
+        if engine.fault is not None and choice.batch_size > 1:
+            stderr().print(f"note: outputs are generated one by one: {engine.fault}", markup=False)
+        window = find_window(choice, engine.context)
+        model = RenderedModel(engine, encoder, style=style, name=name_model(model_name), window=window)
+        agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
+        undo.pop_all()
     return Bench(agent=agent, toolbox=toolbox, style=style)
 
 
-def _build_remote(choice: Choice, ask: Callable[[ToolCall], str]) -> Bench:
+def _build_remote(choice: Choice, ask: Callable[[ToolCall], str], approve: Approver | None) -> Bench:
     encoder, style = None, ChatDialect.name
     if writes_prompts(choice):
         encoder, style = build_encoder(choice, None if choice.adapter is None else Path(choice.adapter))
         _say_notices(encoder)
-    toolbox = _load_tools(choice, ask)
-    server, served = open_server(choice)
-    try:
+    with ExitStack() as undo:
+        toolbox = load_tools(choice, ask, approve)
+        undo.callback(toolbox.close)
+        server, served = open_server(choice)
+        undo.callback(server.close)
         model = _open_model(choice, server, served, encoder, style)
-    except BaseException:
-        server.close()
-        raise
-    key = server.address.key
-    if key is not None:
-        toolbox.secrets.add(choice.api_key_env or "API key", key)
-    agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
+        key = server.address.key
+        if key is not None:
+            toolbox.secrets.add(choice.api_key_env or "API key", key)
+        agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
+        undo.pop_all()
     return Bench(agent=agent, toolbox=toolbox, style=style, server=server)
 
 
@@ -143,8 +151,17 @@ def _need_model(choice: Choice) -> str:
     return choice.model
 
 
-def _load_tools(choice: Choice, ask: Callable[[ToolCall], str]) -> Toolbox:
-    return load_toolbox(choice.tools, ask=ask, seconds=choice.tool_seconds, characters=choice.tool_characters)
+def load_tools(choice: Choice, ask: Callable[[ToolCall], str], approve: Approver | None) -> Toolbox:
+    """Return the tools of a choice; what is worth knowing about them goes to stderr."""
+    return load_toolbox(
+        choice.tools,
+        ask=ask,
+        seconds=choice.tool_seconds,
+        characters=choice.tool_characters,
+        permission=choice.permission,
+        approve=approve,
+        notice=lambda text: stderr().print(f"note: {text}", markup=False),
+    )
 
 
 def _say_notices(encoder: Encoder) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from rich.console import Console
 
 from actune.agents.loop import Task
-from actune.agents.tools.loading import load_toolbox
 from actune.agents.tools.toolbox import Toolbox
 from actune.agents.trace import Trace
 from actune.core.errors import ActuneError, ConfigError
 from actune.core.files import atomic_text
 from actune.core.types import Conversation, Message, Source, ToolCall, ToolSpec
 from actune.formats import openai
-from actune.recipes.agents import Bench, Choice, build_bench, open_conversation, redact
+from actune.recipes.agents import Bench, Choice, build_bench, load_tools, open_conversation, redact
+from actune.recipes.approval import make_approver
 from actune.recipes.display import Display, clean
 
 _HELP = """\
@@ -42,7 +42,8 @@ def chat(choice: Choice, *, system: str) -> int:
     """
     console = Console(highlight=False)
     reader = Reader(_terminal_input)
-    bench = build_bench(choice, ask=lambda call: ask_observation(call, reader, console))
+    approve = make_approver(reader.read, console)
+    bench = build_bench(choice, ask=lambda call: ask_observation(call, reader, console), approve=approve)
     session = Session(bench, choice, system, console, reader)
     with closing(session):
         session.talk()
@@ -180,13 +181,19 @@ class Session:
             listed = [f"{tool.name}: {clean(tool.description)}" for tool in self._talk.tools]
             self._say("\n".join(listed) or "there are no tools")
             return
-        toolbox = load_toolbox(
-            text.split(),
-            ask=lambda call: ask_observation(call, self._reader, self._console),
-            seconds=self._choice.tool_seconds,
-            characters=self._choice.tool_characters,
+        # Patterns of the command line hold for other tools too, where they match.
+        permission = replace(self._choice.permission, strict=False)
+        toolbox = load_tools(
+            replace(self._choice, tools=tuple(text.split()), permission=permission),
+            lambda call: ask_observation(call, self._reader, self._console),
+            make_approver(self._reader.read, self._console),
         )
-        self._begin(self._system, toolbox)  # refuses first what does not go with the system text
+        toolbox.secrets.add_all(self._bench.toolbox.secrets)
+        try:
+            self._begin(self._system, toolbox)  # refuses first what does not go with the system text
+        except BaseException:
+            toolbox.close()
+            raise
         self._bench.toolbox.close()
         self._bench = replace(self._bench, agent=self._bench.agent.with_toolbox(toolbox), toolbox=toolbox)
 

@@ -22,6 +22,7 @@ from actune.data.reading.rows import Row
 from actune.data.reading.sources import read_file
 from actune.formats import registry
 from actune.recipes.agents import Bench, Choice, build_bench, open_conversation, redact
+from actune.recipes.approval import make_approver
 from actune.recipes.display import Display, clean
 from actune.recipes.writing import check_out, stderr
 
@@ -49,7 +50,8 @@ def run(  # noqa: PLR0913 - one parameter a flag
     done = _read_done(out) if out is not None and resume else {}
     if any(tool.partition(":")[0] == "manual" for tool in choice.tools):
         parallel = 1  # one person answers one call at a time
-    bench = build_bench(replace(choice, batch_size=parallel), ask=ask_person)
+    approve = make_approver(read_line, stderr())
+    bench = build_bench(replace(choice, batch_size=parallel), ask=ask_person, approve=approve)
     with closing(bench):
         if tasks is None:
             return _run_one(bench, prompt or "", system, out, samples=samples, json_output=json_output)
@@ -297,15 +299,27 @@ def ask_person(call: ToolCall) -> str:
     console = stderr()
     console.print(f"\nobservation of {clean(call.name)} {clean(call.arguments)}", style="bold", markup=False)
     try:
-        sys.stderr.write("  > ")
-        sys.stderr.flush()
-        line = sys.stdin.readline()
-    except KeyboardInterrupt:
-        console.print()
-        raise
-    if not line:
+        return read_line("  > ")
+    except EOFError:
         raise ConfigError(
             "--tools manual waits for a person to type the observation, and the input has ended",
             fix="run it in a terminal, or answer calls with --tools record:FILE",
-        )
+        ) from None
+
+
+def read_line(prompt: str) -> str:
+    """Read a line of the person at the terminal, the prompt on stderr.
+
+    Raises:
+        EOFError: the input has ended.
+    """
+    try:
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        stderr().print()
+        raise
+    if not line:
+        raise EOFError
     return line.rstrip("\n")

@@ -87,6 +87,13 @@ class Secrets:
                 self.add("url", argument)
             before = argument
 
+    def add_all(self, other: Secrets) -> None:
+        """Keep out what another one keeps out."""
+        for form, label in other._names.items():
+            self._names.setdefault(form, label)
+        self._pattern = None
+        self._longest = max(self._longest, other._longest)
+
     def redact(self, text: str) -> str:
         """Return a text without the values: as they are, and as JSON, URLs, HTML and base64 write them."""
         if not self._names:

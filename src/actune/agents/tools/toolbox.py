@@ -155,7 +155,7 @@ class Toolbox:
         """Hold a call to what may be done with its tool; a person is asked here, one call after the other."""
         if isinstance(plan, Observation) or plan.tool is None:
             return plan
-        failure = self._gate.refuse(plan.call, plan.tool)
+        failure = self._gate.refuse(plan.call, plan.tool, plan.arguments)
         return plan if failure is None else self._observe(failure, 0.0)
 
     def _refuse(self, code: str, text: str) -> Observation:

@@ -374,3 +374,38 @@ def test_the_record_holds_what_the_tools_say(tools, record):
     for row in rows:
         wanted = ToolCall(name=row["name"], arguments=json.dumps(row["arguments"]))
         assert live.call(wanted).text == replayed.call(wanted).text == row["observation"]
+
+
+ASYNC = '''
+import asyncio
+
+seen = []
+PARALLEL = False
+
+async def forever() -> str:
+    """Never ends."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        seen.append("cancelled")
+        raise
+
+async def own() -> str:
+    """Its own time limit."""
+    raise TimeoutError("the other side is slow")
+
+async def look() -> list:
+    """What was seen."""
+    return seen
+'''
+
+
+def test_an_async_function_is_cancelled_at_its_time_limit(tmp_path: Path):
+    (tmp_path / "tools.py").write_text(ASYNC, encoding="utf-8")
+    toolbox = load_toolbox([str(tmp_path / "tools.py")], seconds=0.3)
+    errors = [toolbox.call(ToolCall(name=name, arguments="{}")) for name in ("forever", "own", "look")]
+    assert [(one.error, one.text) for one in errors] == [
+        ("tool-timeout", "no answer within 0.3 s"),
+        ("tool-failed", "TimeoutError: the other side is slow"),
+        (None, '["cancelled"]'),
+    ]

@@ -139,6 +139,63 @@ def test_a_slow_tool_is_left_behind():
     assert (quick.error, quick.text) == (None, "here")
 
 
+def test_calls_that_never_end_do_not_pile_up():
+    release = threading.Event()
+    started: list = []
+
+    def stuck(_):
+        started.append(1)
+        release.wait()
+
+    toolbox = box(tool("stuck", stuck), tool("quick", lambda _: "here"), seconds=0.05)
+    errors = [toolbox.call(call("stuck")).error for _ in range(6)]
+    assert errors == ["tool-timeout"] * 4 + ["tool-failed"] * 2
+    assert toolbox.call(call("quick")).text == "here"
+    release.set()
+    until = time.monotonic() + 10
+    while toolbox.call(call("stuck")).error is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(started) > 4  # it is called again once the others have ended
+
+
+def test_never_two_at_a_time_holds_for_one_that_was_left_behind():
+    release = threading.Event()
+    toolbox = box(
+        tool("stuck", lambda _: release.wait(), parallel=False),
+        tool("other", lambda _: "x", parallel=False),
+        seconds=0.05,
+    )
+    assert toolbox.call(call("stuck")).error == "tool-timeout"
+    assert toolbox.call(call("other")).text == "an earlier call has not ended, and only one is made at a time"
+    release.set()
+    assert toolbox.call(call("other")).text == "x"
+
+
+def test_fifty_megabytes_are_not_kept():
+    import gc
+    import weakref
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    made: list = []
+
+    def big(_):
+        text = Text("x" * 50_000_000)
+        made.append(weakref.ref(text))
+        return text
+
+    observation = box(tool("big", big)).call(call("big"))
+    assert observation.text.endswith("[cut: 20,000 of 50,000,000 characters]")
+    gc.collect()
+    assert made[0]() is None
+
+
+def test_a_tool_may_have_a_time_limit_of_its_own():
+    toolbox = box(tool("slow", lambda _: time.sleep(5), seconds=0.05), seconds=60)
+    assert toolbox.call(call("slow")).text == "no answer within 0.05 s"
+
+
 # --- several calls ----------------------------------------------------------------------------------------------------
 
 
