@@ -22,6 +22,7 @@ PAIRS = [
     ("docs/monitoring.md", "docs/monitoring.zh.md"),
     ("docs/mixing.md", "docs/mixing.zh.md"),
     ("docs/planning.md", "docs/planning.zh.md"),
+    ("docs/tools.md", "docs/tools.zh.md"),
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.
