@@ -282,7 +282,9 @@ def test_a_server_over_http(folder: Path, mcp_kit: ModuleType, tmp_path: Path, s
     monkeypatch.setattr(sys, "argv", ["good.py", str(cancelled)])
     with mcp_kit.serve_http(folder, token=TOKEN, sse=sse) as url:
         entry = {"url": url, "type": "sse" if sse else "http", "headers": {"Authorization": f"Bearer {TOKEN}"}}
-        toolbox = load_toolbox([mcp_kit.write_config(tmp_path, {"good": entry})], seconds=1.0)
+        both = {"good": entry, "hasty": entry | {"timeout": 0.3, "includeTools": ["forever"]}}
+        entry["disabledTools"] = ["forever"]
+        toolbox = load_toolbox([mcp_kit.write_config(tmp_path, both)], seconds=30.0)
         try:
             assert call(toolbox, "add", a=2, b=3).text == "5"
             assert call(toolbox, "fail").text == "no such file: x"
