@@ -178,3 +178,17 @@ def test_only_an_exported_folder_is_replaced(run: Path, tmp_path: Path, capsys: 
     assert export("--model", run, "--to", "adapter", "--out", run.parent, "--overwrite") == 2
     assert (run / "run.json").is_file()
     assert export(*words[:-1], tmp_path / "out") == export(*words[:-1], tmp_path / "out", "--overwrite") == 0
+
+
+def test_an_adapter_without_its_run_is_known_by_its_parser(
+    run: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--model", model, "--adapter", run / "adapter", "--to", "merged", "--out", tmp_path / "out", "--verify"]
+    assert export(*words) == 0
+    assert "react_template.jinja" in capsys.readouterr().err  # the rows were ReAct
+
+
+def test_a_model_that_knows_no_calls_is_shown_none(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert export("--model", model, "--to", "gguf", "--out", tmp_path, "--verify") == 0
+    assert "no tool call is made" in capsys.readouterr().err
+    assert not (tmp_path / "react_template.jinja").exists()

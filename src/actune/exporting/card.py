@@ -34,7 +34,7 @@ _LICENSES = re.compile(r"[a-z0-9][a-z0-9.-]*")
 class Facts:
     """What a card is written from; `run` is the content of run.json, `report` that of report.json, if there are any.
 
-    `prompt` is a question with a tool as the agent sees it.
+    `prompt` is a question as the agent sees it, with a tool if it `calls` any.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Facts:
     commands: Sequence[Command]
     prompt: str
     stops: Sequence[str]
+    calls: bool = True
     run: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
     notices: Sequence[str] = ()
@@ -62,7 +63,8 @@ def write_card(facts: Facts, language: Language = "en") -> str:
     """Return a model card in Markdown, with the YAML that hubs read at its head."""
     words = WORDS[language]
     parts = [_write_head(facts, language), f"# {_plain(facts.name)}\n"]
-    parts.append(words["intro"].format(base=_link(facts.origin), version=__version__) + "\n")
+    intro = words["intro" if facts.calls else "intro_plain"]
+    parts.append(intro.format(base=_link(facts.origin), version=__version__) + "\n")
     if facts.style != "chat":
         parts.append(words["react"].format(stop=react.STOP_WORD) + "\n")
     for title, body in (
@@ -94,7 +96,8 @@ def _write_head(facts: Facts, language: Language) -> str:
     datasets = [name.split(":", 1)[1].split("#")[0] for name in _names(facts.run) if name.startswith("hf:")]
     if datasets:
         head["datasets"] = sorted({"/".join(name.split("/")[:2]) for name in datasets})
-    head["tags"] = ["actune", "agent", "tool-use", "react" if facts.style != "chat" else "function-calling"]
+    calling = ["agent", "tool-use", "react" if facts.style != "chat" else "function-calling"]
+    head["tags"] = ["actune", *(calling if facts.calls else [])]
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n"
 
 
@@ -105,13 +108,18 @@ def _write_use(facts: Facts, words: Mapping[str, str]) -> str:
         lines += [f"- {_plain(note)}" for note in command.notes]
         lines += [""] if command.notes else []
     fence = "`" * (3 + max((len(run) for run in re.findall("`+", facts.prompt)), default=0))
-    lines += [words["prompt"].format(stops=", ".join(f"`{stop}`" for stop in facts.stops)), ""]
+    lines += [words["prompt" if facts.calls else "prompt_plain"].format(stops=", ".join(map(_code, facts.stops))), ""]
     return "\n".join([*lines, f"{fence}text", facts.prompt, fence, ""])
 
 
 def _write_results(report: Mapping[str, Any] | None, words: Mapping[str, str]) -> str:
-    if report is None:
-        return ""
+    try:
+        return _write_table(report, words) if report is not None else ""
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return f"{words['results_unread']}\n"
+
+
+def _write_table(report: Mapping[str, Any], words: Mapping[str, str]) -> str:
     known = [row for row in report["rows"] if isinstance(row, dict)]
     rows = [row for row in known if row.get("level") == "axis"]
     rows += [row for row in known if row.get("level") == "split" and row.get("split") != "all"]
@@ -199,6 +207,13 @@ def without_path(text: str) -> str:
     if is_hub_id(text) or not (_PATH.search(text) or text.startswith(("/", "\\\\"))):
         return text
     return re.split(r"[\\/]", text.rstrip("\\/"))[-1]
+
+
+def _code(text: str) -> str:
+    """Return a text as code on one line."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    inner = re.sub(r"\s+", " ", text)
+    return f"{fence}{inner}{fence}" if len(fence) == 1 else f"{fence} {inner} {fence}"
 
 
 def _plain(text: str) -> str:

@@ -8,6 +8,7 @@ WORDS = {
             "Fine-tuned from {base} with actune {version}. It answers, and it calls tools: the token ids that it learnt from "
             "are those that an agent sends and expects back."
         ),
+        "intro_plain": "Fine-tuned from {base} with actune {version}.",
         "react": (
             "Calls are ReAct text: `Thought`, `Action`, `Action Input`. The output stops at `{stop}`, and the result of the "
             "tool is put in there."
@@ -15,7 +16,9 @@ WORDS = {
         "use": "Use",
         "use_intro": "Each command is run inside this folder.",
         "prompt": "A question with one tool, as the model sees it; an output ends in {stops}:",
+        "prompt_plain": "A question as the model sees it; an output ends in {stops}:",
         "results": "Before and after",
+        "results_unread": "The report of the run could not be read.",
         "results_intro": "Base and tuned model on the same items, greedy; 95 % intervals of the difference.",
         "results_head": "| axis | metric | split | items | base | tuned | difference |",
         "recipe": "Recipe",
@@ -35,11 +38,14 @@ WORDS = {
     },
     "zh": {
         "intro": "由 {base} 用 actune {version} 微调而成。它既回答问题，也调用工具：训练所用的 token id 与智能体实际收发的完全一致。",
+        "intro_plain": "由 {base} 用 actune {version} 微调而成。",
         "react": "工具调用是 ReAct 文本：`Thought`、`Action`、`Action Input`。输出停在 `{stop}`，工具的结果接在其后。",
         "use": "使用",
         "use_intro": "每条命令都在本文件夹中运行。",
         "prompt": "一个带工具的问题在模型眼中的样子；输出以 {stops} 结束：",
+        "prompt_plain": "一个问题在模型眼中的样子；输出以 {stops} 结束：",
         "results": "微调前后",
+        "results_unread": "运行的报告无法读取。",
         "results_intro": "基座与微调模型在相同条目上贪心解码；差值附 95 % 区间。",
         "results_head": "| 方面 | 指标 | 划分 | 条目 | 基座 | 微调后 | 差值 |",
         "recipe": "配方",

@@ -54,7 +54,13 @@ def list_commands(served: Served) -> list[Command]:
     if served.form == "ollama":
         create = f"ollama create {served.name.lower()} -f Modelfile"
         return [Command(server="Ollama", line=create), *([_llama_cpp(served)] if served.weights != "." else [])]
-    return [_vllm(served), _sglang(served)]
+    own = [_actune(served)] if served.form == "merged" else []
+    return [*own, _vllm(served), _sglang(served)]
+
+
+def _actune(served: Served) -> Command:
+    dialect = f" --dialect {served.style}" if served.style != "chat" else ""
+    return Command(server="actune", line=f"actune chat --model .{dialect} --tools TOOLS.py")
 
 
 def _vllm(served: Served) -> Command:

@@ -128,13 +128,16 @@ def read_outline(folder: Path, *, advice: str) -> Outline:
 
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # classes of configs check their values each in their own way
         raise ModelError(f"{folder / 'config.json'} cannot be read: {error}") from error
     model_type = str(config.model_type)
     if model_type not in FAMILIES:
         _refuse(f"its model_type is {model_type!r}, known are {', '.join(FAMILIES)}", folder, advice)
     for fault in _find_faults(config, model_type):
         _refuse(fault, folder, advice)
+    sizes = (config.hidden_size, config.num_attention_heads, config.num_hidden_layers, config.vocab_size)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        _refuse("its sizes are no positive numbers", folder, advice)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if model_type == "qwen2" and head_dim * config.num_attention_heads != config.hidden_size:
         _refuse(f"its heads have {head_dim} dimensions, llama.cpp takes hidden_size / heads for qwen2", folder, advice)

@@ -203,7 +203,8 @@ def _rope_factors(outline: Outline) -> np.ndarray | None:
 
 def _write_labels(writer: Any, labels: Labels, kind: GgufType) -> None:  # noqa: ANN401 - gguf is optional
     writer.add_type("model")
-    writer.add_name(labels.name)
+    # transformers takes a Llama file that is named so for an architecture that gguf does not know.
+    writer.add_name("mistral-model" if labels.name == "mistral" else labels.name)
     if labels.license is not None:
         writer.add_license(labels.license)
     if labels.base_model is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actune.config.run_folder import FILE, RunInfo, read_run
+from actune.core import react
 from actune.core.errors import ActuneError, ConfigError
 from actune.core.types import Conversation, Style
 from actune.core.values import read_variables
@@ -19,6 +20,7 @@ from actune.data.reading.sources import read_conversations, split_count
 from actune.exporting.origin import Origin, find_origin
 from actune.render.chat import ChatRenderer, load_renderer
 
+KEY = "response_template"
 _LOOKED_AT = 256  # rows of a file
 
 
@@ -45,10 +47,17 @@ class Trained:
 
     @property
     def dialect(self) -> Style:
-        """The dialect of calls: of the run, else the chat template's where it shows calls, else ReAct."""
+        """The dialect of calls: of the run, else what the stored parser reads, else the chat template's."""
         if self.style is not None:
             return self.style
-        return "chat" if self.renderer.profile.tools and self.renderer.profile.arguments is not None else "react"
+        spec = self.renderer.tokenizer.config.get(KEY)
+        reads_react = isinstance(spec, dict) and react.STOP_WORD in json.dumps(spec, ensure_ascii=False)
+        return "react" if reads_react else "chat"
+
+    @property
+    def calls(self) -> bool:
+        """Whether it can be known how it calls tools: it was trained on calls, or its chat template shows them."""
+        return self.style is not None or self.dialect != "chat" or self.renderer.profile.arguments is not None
 
     @property
     def longest(self) -> int | None:
@@ -92,7 +101,7 @@ def find_trained(model: str, adapter: str | None, *, adapter_needed: bool) -> Tr
         renderer=renderer,
         writer=_as_trained(place, run) if run is not None else renderer,
         # Older runs stored no parser.
-        decided=decided and (run is None or "response_template" in renderer.tokenizer.config),
+        decided=decided and (run is None or KEY in renderer.tokenizer.config),
         origin=origin,
     )
 

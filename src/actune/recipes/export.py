@@ -244,6 +244,9 @@ def _verify_call(work: _Work, model: Any) -> None:  # noqa: ANN401 - a model of 
     from actune.exporting.tool_call import greedy, make_call
 
     trained = work.trained
+    if not trained.calls:
+        _say("no tool call is made: neither training nor the chat template knows any")
+        return
     generate = greedy(model, trained.writer)
     exchange = make_call(work.folder, trained.writer, trained.dialect, generate, sample_rows(trained.run))
     by = (
@@ -289,7 +292,7 @@ def _write_modelfile(work: _Work, template: GoTemplate) -> None:
         work.notices.append(f"Ollama's prompts differ with {', '.join(one.case.name for one in template.differing)}")
     for reason in template.reasons:
         work.note(f"not written for Ollama: {reason}")
-    if not template.call:
+    if not template.call and trained.calls:
         work.note("Ollama's parser does not find the calls of this model; its answers come back as text")
 
 
@@ -312,15 +315,15 @@ def _write_card(work: _Work, language: Language) -> list[Command]:
     commands = list_commands(served)
     case = next(case for case in list_cases(trained.dialect) if case.tools)
     plain = next(case for case in list_cases(trained.dialect))
-    shows = trained.dialect != "chat" or trained.renderer.profile.tools
     facts = Facts(
         name=name,
         form=order.to,
         origin=trained.origin,
         style=trained.dialect,
         commands=commands,
-        prompt=strip_marks(write_prompt(case if shows else plain, trained.writer, trained.dialect)),
+        prompt=strip_marks(write_prompt(case if trained.calls else plain, trained.writer, trained.dialect)),
         stops=trained.renderer.profile.stops,
+        calls=trained.calls,
         run=read_run_file(trained.run) if trained.run is not None else None,
         report=read_report(trained.run.folder) if trained.run is not None else None,
         notices=work.notices,

@@ -103,6 +103,17 @@ def test_without_a_run_there_is_no_recipe_and_no_table():
     assert "ReAct" not in card
 
 
+def test_a_report_that_is_none_is_said():
+    assert "could not be read" in write_card(facts(report={"rows": [{"level": "axis"}]}))
+
+
+def test_a_model_that_knows_no_calls_is_no_agent():
+    card = write_card(facts(calls=False, style="chat"))
+    assert head_of(card)["tags"] == ["actune"]
+    assert "tool" not in card.split("## Use")[0].lower()
+    assert write_card(facts(stops=("a`b",))).count("`` a`b ``") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -21,17 +21,20 @@ def test_vllm_and_sglang_read_the_stored_parser():
 
 def test_without_a_parser_none_is_named():
     served = Served(form="merged", name="agent", style="chat")
-    vllm = list_commands(served)[0]
+    own, vllm, _ = list_commands(served)
+    assert own.line == "actune chat --model . --tools TOOLS.py"
     assert "--tool-call-parser" not in vllm.line
     assert "no response_template" in vllm.notes[0]
 
 
 def test_react_needs_its_template_and_its_stop():
     served = Served(form="merged", name="agent", style="react", fields=FIELDS, react_file=True)
-    for command in list_commands(served):
+    own, *servers = list_commands(served)
+    assert "--dialect react" in own.line
+    for command in servers:
         assert "--chat-template react_template.jinja" in command.line
         assert 'send "stop": ["Observation:"]' in command.notes[0]
-    bare = list_commands(Served(form="merged", name="agent", style="react"))[0]
+    bare = list_commands(Served(form="merged", name="agent", style="react"))[1]
     assert "give the API list as the system text" in bare.notes[1]
 
 

@@ -155,3 +155,61 @@ def test_labels_template_and_ids_stand_in_the_file(export_kit: ModuleType, tools
     kinds = dict(zip(tokens, fields["tokenizer.ggml.token_type"], strict=True))
     assert (kinds["<|im_end|>"], kinds["<tool_call>"], kinds["a"], kinds[tokens[-1]]) == (3, 4, 1, 5)
     assert fields["tokenizer.ggml.add_bos_token"] is False
+
+
+def test_weights_in_several_files_are_read_and_a_missing_file_is_said(
+    export_kit: ModuleType, tools_folder: Path, tmp_path: Path
+):
+    from safetensors.torch import load_file, save_file
+
+    folder = export_kit.write_model(tmp_path / "model", tools_folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in parts.items():
+        save_file({name: weights[name] for name in held}, folder / file, metadata={"format": "pt"})
+    table = {name: file for file, held in parts.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    _, found = export(folder, tmp_path / "out")
+    assert found.difference == 0.0
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        plan_gguf(folder, load_renderer(folder), advice="")
+
+
+def test_tied_weights_that_are_not_the_same_are_refused(export_kit: ModuleType, tools_folder: Path, tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    folder = export_kit.write_model(tmp_path / "model", tools_folder, tie_word_embeddings=True)
+    weights = load_file(folder / "model.safetensors")
+    for factor, fault in ((1.0, False), (2.0, True)):
+        head = weights["model.embed_tokens.weight"] * factor
+        save_file(weights | {"lm_head.weight": head}, folder / "model.safetensors", metadata={"format": "pt"})
+        if fault:
+            with pytest.raises(ConfigError, match="two different ones"):
+                plan_gguf(folder, load_renderer(folder), advice="")
+        else:
+            assert plan_gguf(folder, load_renderer(folder), advice="").outline.tied
+
+
+@pytest.mark.parametrize(
+    "edit", [{"hidden_size": 0}, {"num_attention_heads": "many"}, {"num_attention_heads": 0}, {"vocab_size": -1}]
+)
+def test_a_config_that_makes_no_sense_is_an_error_of_the_file(
+    export_kit: ModuleType, tools_folder: Path, tmp_path: Path, edit: dict
+):
+    folder = export_kit.write_model(tmp_path / "model", tools_folder, "llama")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    with pytest.raises((ConfigError, ModelError)):
+        plan_gguf(folder, load_renderer(folder), advice="")
+
+
+def test_a_folder_named_as_a_family_is_still_read(export_kit: ModuleType, tools_folder: Path, tmp_path: Path):
+    folder = export_kit.write_model(tmp_path / "model", tools_folder, "mistral")
+    from actune.exporting.gguf_check import check_gguf
+
+    renderer = load_renderer(folder)
+    written, _ = write_gguf_folder(folder, tmp_path, renderer, kind=None, labels=Labels(name="mistral"), advice="")
+    assert check_gguf(written, folder, renderer.tokenizer, lossless=True).with_config is False

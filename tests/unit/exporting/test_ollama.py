@@ -91,6 +91,23 @@ def test_the_modelfile_holds_template_stops_and_what_differs(tools_folder: Path)
     assert write_template(template.nodes) in text
 
 
+def test_texts_from_outside_stay_inside_their_line(tools_folder: Path):
+    from dataclasses import replace
+
+    renderer = load_renderer(tools_folder)
+    template = replace(build_template(renderer, "chat"), nodes=(Text('"quoted"'),), reasons=("a\nFROM evil",))
+    evil = 'mit"""\nADAPTER ./x'
+    text = write_modelfile(
+        template, weights="./m.gguf", stops=['a"b', '"""'], dialect="chat", context=None, license_name=evil
+    )
+    assert 'TEMPLATE """{{ "" }}"quoted"{{ "" }}"""' in text
+    assert "\n# Not written: a FROM evil\n" in text
+    assert "ADAPTER" not in text
+    assert [line.split(" ")[0] for line in text.splitlines() if line and line[0] != "#"] == [
+        "FROM", "TEMPLATE", "PARAMETER", "PARAMETER", "PARAMETER", "PARAMETER",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("output", "found"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from actune.exporting.ollama.tool_parser import find_call, find_marker
 from actune.exporting.ollama.values import to_values
 from actune.render.chat import ChatRenderer
 
+QUOTE, _NOTHING = '"', '{{ "" }}'
+_LICENSE = re.compile(r"[\w .+-]{1,80}")
 _CONTEXT = 8192
 """Tokens that are asked of Ollama where the run says nothing; its own default cuts longer prompts without a word."""
 
@@ -93,21 +96,21 @@ def write_modelfile(
     Syntax: https://docs.ollama.com/modelfile. A text between three quotes is taken as it is.
     """
     text = write_template(template.nodes)
-    if text.endswith('"'):
-        text += '{{ "" }}'
+    # A quote at an edge would be one of the three around the text.
+    text = f"{_NOTHING if text.startswith(QUOTE) else ''}{text}{_NOTHING if text.endswith(QUOTE) else ''}"
     words = [*stops, *([react.STOP_WORD] if dialect != "chat" else [])]
     lines = [f"# {line}" for line in _explain(template)]
     lines += ["", f"FROM {weights}", f'TEMPLATE """{text}"""']
-    lines += [f"PARAMETER stop {_quote(word)}" for word in dict.fromkeys(words)]
+    lines += [f"PARAMETER stop {_quote(word)}" for word in dict.fromkeys(words) if 3 * QUOTE not in word]
     # Greedy and unpenalised, as the model is measured; change them as you like.
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1.0", f"PARAMETER num_ctx {context or _CONTEXT}"]
-    if license_name is not None:
+    if license_name is not None and _LICENSE.fullmatch(license_name):  # it comes from a file of others
         lines.append(f'LICENSE """{license_name}"""')
     return "\n".join(lines) + "\n"
 
 
 def _quote(word: str) -> str:
-    return f'"""{word}"""' if '"' in word or "\n" in word else f'"{word}"'
+    return f'"""{word}"""' if QUOTE in word or "\n" in word else f'"{word}"'
 
 
 def _explain(template: GoTemplate) -> list[str]:
@@ -122,5 +125,5 @@ def _explain(template: GoTemplate) -> list[str]:
         )
         lines += [f"  - {one.case.name}" for one in differing]
         lines.append("Where that matters, use a server that runs the chat template itself (see README.md).")
-    lines += [f"Not written: {reason}" for reason in template.reasons]
+    lines += [f"Not written: {' '.join(reason.split())}" for reason in template.reasons]
     return lines
