@@ -46,6 +46,7 @@ class FakeServer:
         self.faults: list[Callable[[Handler], None]] = []
         self.bodies: list[dict[str, Any]] = []
         self.hung_up = threading.Event()
+        self.silent: threading.Event | None = None
         self.lock = threading.Lock()
         self.url = ""
 
@@ -137,6 +138,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.fake.silent is not None:
+            self.fake.silent.wait(30)
         if not self._may():
             return
         if self.path == "/v1/models":

@@ -128,7 +128,7 @@ def _build_remote(choice: Choice, ask: Callable[[ToolCall], str], approve: Appro
         model = _open_model(choice, server, served, encoder, style)
         key = server.address.key
         if key is not None:
-            toolbox.secrets.add(choice.api_key_env or "API key", key)
+            toolbox.secrets.add("API key", key)
         agent = Agent(model, toolbox, limits=choice.limits, sampling=choice.sampling)
         undo.pop_all()
     return Bench(agent=agent, toolbox=toolbox, style=style, server=server)

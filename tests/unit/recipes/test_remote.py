@@ -124,6 +124,27 @@ def test_a_server_that_fails_is_exit_1_and_says_so(react, tools_folder: Path, ca
     assert "boom" in capsys.readouterr().out
 
 
+def test_a_server_that_goes_away_leaves_what_is_done(react, tools_folder: Path, tools: Path, tmp_path: Path, capsys):
+    tasks, out = tmp_path / "tasks.jsonl", tmp_path / "traces.jsonl"
+    tasks.write_text("".join(json.dumps({"prompt": f"{n}?"}) + "\n" for n in range(6)), encoding="utf-8")
+    flags = ["--model", tools_folder, "--tools", tools, "--dialect", "react", "--tasks", tasks, "--out", out]
+    answer, asked = react.outputs, []
+
+    def dying(body) -> str:
+        asked.append(body)
+        if len(asked) == 6:
+            react.key = "changed"
+        return answer(body)
+
+    react.outputs = dying
+    assert main(command(react, *flags, "--parallel", 1)) == 1
+    assert "401" in capsys.readouterr().err
+    assert [row["id"] for row in read_lines(out)] == ["1", "2", "3"]
+    react.key, react.outputs = None, answer
+    assert main(command(react, *flags, "--parallel", 2, "--resume")) == 0
+    assert sorted(row["id"] for row in read_lines(out)) == list("123456")
+
+
 def test_a_server_that_adds_tokens_is_refused(server_kit: ModuleType, tools_folder: Path, capsys):
     tokenizer = Encoder.from_folder(tools_folder).renderer.tokenizer
     with server_kit.serve(server_kit.FakeServer("vllm", tokenizer=tokenizer, added=1)) as fake:

@@ -164,15 +164,18 @@ class Server:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    async def fetch(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the JSON object of a GET, or of a POST with a body.
+    async def fetch(self, path: str, *, seconds: float) -> dict[str, Any]:
+        """Return the JSON object of a GET.
 
         Raises:
-            ServerError: see there.
+            ServerError: there is none within the time; see there.
         """
-        async with contextlib.aclosing(self.stream(path, body)) as values:
-            async for value in values:
-                return value
+        try:
+            async with asyncio.timeout(seconds), contextlib.aclosing(self.stream(path, None)) as values:
+                async for value in values:
+                    return value
+        except TimeoutError:
+            raise ServerError(f"{self.address.url}{path} did not answer within {seconds:g} s", fatal=True) from None
         raise ServerError(f"{self.address.url}{path} answered nothing")
 
     async def stream(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -17,6 +19,8 @@ from actune.render.tokenizer import TextTokenizer
 
 _FAMILIES: dict[str, Family] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp"}
 _NAMES_SHOWN = 20
+# A list of models is there at once; for the first token a server may have to load the model.
+_LIST_SECONDS, _TRIAL_SECONDS = 30.0, 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ def pick_model(server: Server, wanted: str | None) -> Served:
         ConfigError: it has several, or not the one that is wanted.
     """
     try:
-        (listed,) = server.run_all([lambda _tell: server.fetch("/models")])
+        (listed,) = server.run_all([lambda _tell: server.fetch("/models", seconds=_LIST_SECONDS)])
     except ServerError as error:
         # Some servers list nothing; what they serve has to be named then.
         if wanted is None or error.status not in (404, 405, 501):
@@ -121,7 +125,8 @@ def _try(server: Server, wire: Wire, request: Request, tokenizer: TextTokenizer)
         del body["stream_options"]
         counted = False
         answered = False
-        async with aclosing(server.stream("/completions", body, tokens=1)) as chunks:
+        stream = server.stream("/completions", body, tokens=1, deadline=time.monotonic() + _TRIAL_SECONDS)
+        async with asyncio.timeout(_TRIAL_SECONDS), aclosing(stream) as chunks:
             async for chunk in chunks:
                 said = find_error(chunk)
                 if said is not None:
@@ -134,7 +139,11 @@ def _try(server: Server, wire: Wire, request: Request, tokenizer: TextTokenizer)
             raise ServerError(f"{server.address.url}/completions answered without an output", status=501)
         return counted
 
-    (counted,) = server.run_all([lambda _tell: ask()])
+    try:
+        (counted,) = server.run_all([lambda _tell: ask()])
+    except TimeoutError:
+        url = f"{server.address.url}/completions"
+        raise ServerError(f"{url} gave no token within {_TRIAL_SECONDS:g} s", fatal=True) from None
     return counted
 
 

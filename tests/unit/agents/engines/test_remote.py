@@ -398,7 +398,7 @@ GOOD = b'data: {"choices": [{"index": 0, "text": "so far"}]}\n\n'
         ([GOOD, b'data: {"choices": [{"text": "", "finish_reason": "abort"}]}\n\n'], "so far", "abort"),
         ([b"data: " + b"x" * (9 * 2**20)], "", "8,388,608 bytes"),
         ([b"data: xxxxxxxxxx\n" * 2**20], "", "bytes"),
-        ([b": ping\n\n" * 2**20] * 9, "", "bytes"),
+        ([b": ping\n\n" * 2**20] * 3, "", "bytes"),
     ],
 )
 def test_what_is_no_stream_is_an_error_with_what_came_before(
@@ -452,6 +452,23 @@ def test_a_server_that_is_gone_ends_everything(server_kit: ModuleType, open_, to
     with pytest.raises(ServerError, match="cannot be reached") as caught:
         engine.generate([ask(tokenizer, stops, deadline=time.monotonic() + 0.3)])
     assert caught.value.fatal
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(server_kit: ModuleType, open_, tokenizer, monkeypatch):
+    from actune.agents.engines import remote_probe
+
+    release = threading.Event()
+    monkeypatch.setattr(remote_probe, "_LIST_SECONDS", 0.2)
+    monkeypatch.setattr(remote_probe, "_TRIAL_SECONDS", 0.2)
+    fake = server_kit.FakeServer("vllm", tokenizer=tokenizer)
+    fake.faults = [lambda handler: release.wait(30)]
+    with server_kit.serve(fake):
+        with pytest.raises(ServerError, match=r"no token within 0\.2 s"):
+            open_(fake)
+        fake.silent = release
+        with pytest.raises(ServerError, match=r"did not answer within 0\.2 s"):
+            open_(fake)
+        release.set()
 
 
 def test_redirects_are_not_followed(server_kit: ModuleType, open_, tokenizer, stops):
