@@ -110,7 +110,7 @@ class ScriptedSteps:
 
 
 class Bench:
-    """An application and its parts, without a socket."""
+    """An application and its parts, without a socket; `engine` takes the place of a scripted one."""
 
     def __init__(
         self,
@@ -123,9 +123,10 @@ class Bench:
         batch_size: int = 8,
         queue: int = 64,
         context: int | None = None,
+        engine: Any = None,
     ) -> None:
         self.encoder = Encoder.from_folder(folder)
-        self.engine = ScriptedSteps(script, self.encoder, batch_size=batch_size)
+        self.engine = engine or ScriptedSteps(script, self.encoder, batch_size=batch_size)
         models = {"tuned": False, "tuned-base": True}
         self.service = Service(self.encoder, style, models=models, defaults=defaults, context=context)
         self.scheduler = Scheduler(self.engine, queue=queue)

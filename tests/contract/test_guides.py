@@ -23,6 +23,7 @@ PAIRS = [
     ("docs/mixing.md", "docs/mixing.zh.md"),
     ("docs/planning.md", "docs/planning.zh.md"),
     ("docs/tools.md", "docs/tools.zh.md"),
+    ("docs/serving.md", "docs/serving.zh.md"),
 ]
 PAGES = [page for pair in PAIRS for page in pair]
 # Flags of other programs; those of the commands stand in their help pages.
@@ -37,6 +38,7 @@ SERVERS = {
 }
 SERVERS |= {"chat_template_file", "special"}
 OTHER_FLAGS = SERVERS | {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank", "published"}
+OTHER_FLAGS |= {"clients", "rows"}  # of benchmarks/serve.py
 HELP = ROOT / "src" / "actune" / "cli" / "pages"
 
 
