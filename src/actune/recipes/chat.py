@@ -140,7 +140,11 @@ class Session:
             self._say("stopped; the question is taken back")
             return None
         display.end(trace)
-        self._talk.messages = _keep_last(trace)
+        kept = _keep_last(trace)
+        if kept == messages:  # nothing came of it: the next question would stand behind one that has no answer
+            self._say("the question is taken back")
+        else:
+            self._talk.messages = kept
         return trace
 
     def _command(self, text: str) -> bool:

@@ -196,6 +196,24 @@ def test_talking_with_a_server(server_kit: ModuleType, tools: Path, tmp_path: Pa
     assert [message["role"] for message in row["messages"]] == roles
 
 
+def test_a_question_that_a_server_failed_on_is_taken_back(server_kit: ModuleType, monkeypatch, capsys):
+    lines = ["First?", "Second?"]
+
+    def read(prompt: str) -> str:
+        if not lines:
+            raise EOFError
+        return lines.pop(0)
+
+    monkeypatch.setattr("builtins.input", read)
+    fake = server_kit.FakeServer(messages=[[{"content": "Yes."}, "stop"]])
+    fake.faults = [lambda handler: handler.fail(500, {"error": {"message": "boom"}})]
+    with server_kit.serve(fake):
+        assert main(["chat", "--server", fake.url]) == 0
+    shown = capsys.readouterr().out
+    assert ["boom" in shown, "taken back" in shown, "Yes." in shown] == [True] * 3
+    assert [[message["content"] for message in body["messages"]] for body in fake.bodies] == [["First?"], ["Second?"]]
+
+
 def test_the_key_comes_from_the_environment_and_stays_out_of_everything(
     server_kit: ModuleType, tmp_path: Path, monkeypatch, capsys
 ):

@@ -152,7 +152,7 @@ class _Reading:
         )
 
     def take(self, chunk: dict[str, Any]) -> bool:
-        """Take one object of the stream in; returns whether the output has ended on this side."""
+        """Take one object of the stream in; returns whether to hang up: the output has ended, and the server goes on."""
         said = find_error(chunk)
         if said is not None:
             raise ServerError(f"the server failed on the way: {said}")
@@ -160,13 +160,13 @@ class _Reading:
         if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
             self.said_tokens = usage["completion_tokens"]
         choice = first_choice(chunk)
-        if choice is None:
+        if choice is None or self.ended:
             return False
         ended = self._take_choice(choice)
         finish = choice.get("finish_reason")
-        if isinstance(finish, str) and not ended:
+        if isinstance(finish, str):
             self._end(finish, choice)
-        return ended
+        return ended and not self.finished
 
     def _take_choice(self, choice: dict[str, Any]) -> bool:
         ids, text = choice.get("token_ids"), choice.get("text")
@@ -199,7 +199,7 @@ class _Reading:
 
     def _end(self, finish: str, choice: dict[str, Any]) -> None:
         """Take in why the server ended the output, and the stop word that it may have cut off."""
-        if finish not in ("stop", "length", "eos", "eos_token"):
+        if not self.ended and finish not in ("stop", "length", "eos", "eos_token"):
             raise ServerError(f"the server ended the output with {finish[:40]!r}")
         self._finish = finish
         matched = choice.get("stop_reason", choice.get("matched_stop"))

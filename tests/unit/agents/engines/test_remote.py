@@ -241,6 +241,15 @@ def test_a_server_that_reads_other_tokens_is_refused(server_kit: ModuleType, ope
         open_(fake)
 
 
+def test_a_server_that_begins_to_read_other_tokens_is_left(server_kit: ModuleType, open_, tokenizer, stops):
+    fake = server_kit.FakeServer("vllm", tokenizer=tokenizer, outputs=["a<stop>"])
+    with server_kit.serve(fake):
+        engine = open_(fake)
+        fake.added = 5
+        with pytest.raises(ServerError, match="counted"):
+            engine.generate([ask(tokenizer, stops)])
+
+
 def test_ollama_is_sent_to_chat(server_kit: ModuleType, open_, tokenizer):
     with server_kit.serve(server_kit.FakeServer("ollama", tokenizer=tokenizer)) as fake:
         with pytest.raises(ServerError, match="Ollama") as caught:
