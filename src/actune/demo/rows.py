@@ -65,6 +65,23 @@ def write_tool_items(part: Part, count: int, names: Names = "words") -> Iterator
         yield _write_row(rng, f"{part}_{names}_{number:03}", tools, 1, 0.0, held_out=True)
 
 
+def write_practice_rows(part: Part, count: int, seed: int = 0) -> Iterator[Row]:
+    """Yield rows of one question under names of random letters, one in five of which needs no tool.
+
+    Those of the part "train" have training tools and values only, those of "held-out" have held-out ones; no other file
+    of the demo holds them.
+    """
+    rng = random.Random(f"{_SEED} practice {part} {seed}")
+    held_out = part == "held-out"
+    tools = list_tools(part, "random")
+    number = 0
+    while number < count:
+        row = _write_row(rng, f"practice-{part}_{number:05}", tools, 1, 0.2, held_out=held_out)
+        if held_out or not values.find_held_out(json.dumps(row, ensure_ascii=False)):
+            number += 1
+            yield row
+
+
 def write_no_tool_items(count: int) -> Iterator[Row]:
     """Yield held-out rows that offer tools and ask for something that needs none, or that none of them can do."""
     rng = random.Random(f"{_SEED} items no tool")
