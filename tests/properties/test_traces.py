@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actune.agents.loop import Agent, Limits, Task
-from actune.agents.rendered import RenderedModel
+from actune.agents.rendered import RenderedModel, Window
 from actune.agents.tools.toolbox import Observation
 from actune.cli.main import main
-from actune.core.types import Message, ToolSpec
+from actune.core.errors import DataError
+from actune.core.types import Message, Source, ToolSpec
 from actune.data.reading.sources import load_conversations
+from actune.formats import registry
 from actune.render.encoder import Encoder
 
 SPECS = tuple(
@@ -60,8 +62,9 @@ class Answers:
         return [Observation(text=self._texts.pop(0), error=None, seconds=0.0) for _ in wanted]
 
 
-def make_agent(engine, encoder: Encoder, texts: list[str], style: str) -> Agent:
-    return Agent(RenderedModel(engine, encoder, style=style), Answers(texts), limits=Limits(repeats=0))
+def make_agent(engine, encoder: Encoder, texts: list[str], style: str, window: Window | None = None) -> Agent:
+    model = RenderedModel(engine, encoder, style=style, window=window)
+    return Agent(model, Answers(texts), limits=Limits(steps=8, repeats=0))
 
 
 @st.composite
@@ -95,10 +98,10 @@ def native_steps(draw):
     return f"<tool_call>{json.dumps(call, ensure_ascii=draw(st.booleans()))}</tool_call>"
 
 
-def run(agent_kit: ModuleType, encoder: Encoder, style: str, outputs: list[str], observations: list[str], messages):
+def run(agent_kit: ModuleType, encoder: Encoder, style: str, outputs, observations, messages, window=None):
     """Return the trace of a scripted run as it stands in a file, and what the engine was asked."""
     engine = agent_kit.ScriptedEngine(outputs, tokenizer=encoder.renderer.tokenizer)
-    trace = make_agent(engine, encoder, observations, style).run(Task(messages=messages, tools=SPECS, id="t"))
+    trace = make_agent(engine, encoder, observations, style, window).run(Task(messages=messages, tools=SPECS, id="t"))
     return trace, engine.requests
 
 
@@ -132,7 +135,7 @@ def test_react_rows_hold_what_was_seen_and_emitted(agent_kit, tools_folder, tmp_
     folder = tmp_path_factory.mktemp("traces")
     written = []
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         outputs=st.lists(react_steps(), max_size=3),
         answer=react_answers(),
@@ -172,7 +175,7 @@ def test_native_rows_show_the_prompts_of_the_loop(agent_kit, tools_folder, tmp_p
     encoder = Encoder.from_folder(tools_folder)
     folder = tmp_path_factory.mktemp("traces")
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(
         outputs=st.lists(st.lists(native_steps(), min_size=1, max_size=2).map("".join), max_size=3),
         answer=st.sampled_from(["done", "完成了。", "a: b"]),
@@ -189,3 +192,66 @@ def test_native_rows_show_the_prompts_of_the_loop(agent_kit, tools_folder, tmp_p
         check_rows(out, encoder, trace, requests, completions=False)
 
     check()
+
+
+@pytest.mark.parametrize("style", ["react", "chat"])
+def test_with_a_cut_history_only_what_saw_the_row_is_trained(agent_kit, tools_folder, tmp_path_factory, style):
+    encoder = Encoder.from_folder(tools_folder)
+    folder = tmp_path_factory.mktemp("traces")
+    cuts = []
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        values=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+        before=st.lists(st.integers(1, 30), max_size=4),
+        limit=st.integers(300, 700),
+    )
+    def check(values, before, limit):
+        messages = [Message(role="system", content="Be brief.")]
+        for number in before:
+            messages += [Message(role="user", content="u " * number), Message(role="assistant", content="a " * number)]
+        messages.append(Message(role="user", content="q"))
+        if style == "react":
+            outputs = ['Action: first\nAction Input: {"value": "x"}\nObservation:'] * len(values) + [
+                "Final Answer: done"
+            ]
+        else:
+            outputs = ['<tool_call>{"name": "first", "arguments": {"value": "x"}}</tool_call>'] * len(values) + ["done"]
+        window = Window(limit=limit)
+        trace, requests = run(agent_kit, encoder, style, outputs, ["o " * v for v in values], tuple(messages), window)
+        if trace.reason != "answer":
+            return
+        cuts.append(len(trace.dropped))
+        first = trace.dropped[-1].step if trace.dropped else 0
+        check_rows(write_trace(folder, trace), encoder, trace, requests[first:], completions=False)
+
+    check()
+    assert sum(map(bool, cuts)) > 5
+
+
+@pytest.mark.parametrize("style", ["react", "chat"])
+def test_every_trace_is_a_row_or_an_error_of_its_own(agent_kit, tools_folder, style):
+    encoder = Encoder.from_folder(tools_folder)
+    junk = [*PIECES, "Action: first\n", "Action Input: {}\n", "Action: none\nAction Input: {}\nObservation:"]
+    junk += [
+        '<tool_call>{"name": "first", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "x", "arguments": {}}</tool_call>',
+    ]
+    texts = st.lists(st.sampled_from(junk), max_size=6).map("".join)
+
+    codes = set()
+
+    @settings(max_examples=120, deadline=None)
+    @given(outputs=st.lists(texts, min_size=8, max_size=8), observations=st.lists(texts, min_size=40, max_size=40))
+    def check(outputs, observations):
+        trace, _ = run(agent_kit, encoder, style, outputs, observations, (Message(role="user", content="?"),))
+        row = json.loads(json.dumps(trace.to_json()))
+        try:
+            conversation = registry.read_row(row, Source(file="t", line=1), registry.detect_format([row]))
+        except DataError as error:
+            codes.add(error.code)
+            return
+        assert [m.content for m in conversation.messages] == [m.content for m in trace.messages]
+
+    check()
+    assert codes <= {"no-assistant", "unknown-tool", "answer-empty"}

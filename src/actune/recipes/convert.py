@@ -61,21 +61,18 @@ def convert(
         what = "--to trace copies traces" if to == TRACE else "filters of traces were given"
         raise ConfigError(f"{what}, and {source} holds none", fix="give the file that `actune run --out` wrote")
     loaded = load_rows(str(source), format_name)
-    left_out = list(loaded.quarantined)
-    read = len(loaded.conversations) + len(left_out)
-    chosen = None if raw is None else choose_traces(loaded.conversations, raw, choice)
+    chosen = None if raw is None else choose_traces(loaded, raw, choice)
+    left_out = list(loaded.quarantined) if chosen is None else chosen.faulty
     written = _Written()
-    if chosen is None:
-        for conversation in loaded.conversations:
-            written.add(conversation, target, dialect)
-    else:
-        left_out += chosen.failed
-        for candidate in chosen.kept:
-            written.add(candidate.conversation, target, dialect, raw=candidate.raw)
+    for conversation in loaded.conversations if chosen is None else ():
+        written.add(conversation, target, dialect)
+    for candidate in chosen.kept if chosen is not None else ():
+        assert isinstance(candidate.read, Conversation)
+        written.add(candidate.read, target, dialect, raw=candidate.raw)
     left_out += written.failed
     with atomic_file(out) as file:
         file.writelines(f"{line}\n" for line in written.lines)
-    _report(out, read, written, chosen)
+    _report(out, len(loaded.conversations) + len(loaded.quarantined), written, chosen)
     if left_out:
         path = out.with_name(f"{out.name}.quarantine.jsonl")
         write_quarantine(path, left_out)

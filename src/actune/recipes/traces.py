@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,7 +15,7 @@ from actune.agents.trace import EndReason
 from actune.core.errors import ConfigError, DataError
 from actune.core.types import Conversation
 from actune.data.reading.files import find_files
-from actune.data.reading.sources import Quarantined, find_file_format, read_file, split_count
+from actune.data.reading.sources import Loaded, Quarantined, find_file_format, read_file, split_count
 from actune.evals.items import Score, read_scores
 from actune.formats import registry, trace
 
@@ -70,11 +70,14 @@ class TraceChoice:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A trace and the conversation that it was read as; `score` is None where nothing gave it one."""
+    """A trace, its steps, and the conversation that it is read as, or why it cannot be read as one.
+
+    `score` is None where nothing gave it one.
+    """
 
     raw: Mapping[str, Any]
-    conversation: Conversation
     steps: tuple[trace.Step, ...]
+    read: Conversation | Quarantined
     score: float | None = None
 
 
@@ -82,12 +85,12 @@ class Candidate:
 class Chosen:
     """The traces that are kept, in their order, and what became of the others: a count for each flag.
 
-    `failed` could not be read any more with steps left untrained. `lines` tell a person what there was.
+    `faulty` are those that no flag leaves out and that cannot be written. `lines` tell a person what there was.
     """
 
     kept: list[Candidate]
     left_out: Counter[str]
-    failed: list[Quarantined]
+    faulty: list[Quarantined]
     lines: list[str]
 
 
@@ -108,34 +111,54 @@ def read_raw(spec: str, format_name: str | None) -> dict[tuple[str, int], Mappin
     return {(source.file, source.line): raw for source, raw in rows if not isinstance(raw, DataError)}
 
 
-def choose_traces(
-    conversations: Sequence[Conversation], raw: Mapping[tuple[str, int], Mapping[str, Any]], choice: TraceChoice
-) -> Chosen:
+def choose_traces(loaded: Loaded, raw: Mapping[tuple[str, int], Mapping[str, Any]], choice: TraceChoice) -> Chosen:
     """Apply the choice to traces: each filter in the order of its flags, then `unique`, then `per_task`.
+
+    Filters look at the trace itself: one that cannot be read as a conversation (it calls a tool that is not there, say)
+    is a fault only where no filter leaves it out.
 
     Raises:
         ConfigError: the user's file of `keep_if` failed, or the scores cannot be joined.
     """
-    candidates = []
-    for conversation in conversations:
-        line = raw[(conversation.source.file, conversation.source.line)]
-        candidates.append(Candidate(line, conversation, trace.read_steps(line)))
+    candidates, faulty = _gather(loaded, raw)
     lines = _describe(candidates, choice)
     left_out = Counter[str]()
-    failed: list[Quarantined] = []
-    if choice.bad_steps == "untrain":
-        candidates = _untrain(candidates, failed)
     for flag, keeps in _filters(choice):
         passed = [candidate for candidate in candidates if keeps(candidate)]
         left_out[flag] = len(candidates) - len(passed)
         candidates = passed
     candidates = _score(candidates, choice, left_out)
+    if choice.bad_steps == "untrain":
+        candidates = [_untrain(candidate) for candidate in candidates]
+    faulty += [one.read for one in candidates if isinstance(one.read, Quarantined)]
+    candidates = [one for one in candidates if not isinstance(one.read, Quarantined)]
     for flag, thin in (("--unique", _drop_twins), ("--per_task", _take_best)):
         if (flag == "--unique" and choice.unique) or (flag == "--per_task" and choice.per_task is not None):
             passed = thin(candidates, choice)
             left_out[flag] = len(candidates) - len(passed)
             candidates = passed
-    return Chosen(kept=candidates, left_out=left_out, failed=failed, lines=lines)
+    return Chosen(kept=candidates, left_out=left_out, faulty=faulty, lines=lines)
+
+
+def _gather(
+    loaded: Loaded, raw: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> tuple[list[Candidate], list[Quarantined]]:
+    """Return the traces in their order, and the rows that are none at all."""
+    candidates: list[Candidate] = []
+    faulty: list[Quarantined] = []
+    rows: list[Conversation | Quarantined] = [*loaded.conversations, *loaded.quarantined]
+    order = {key: place for place, key in enumerate(raw)}
+    for row in sorted(rows, key=lambda one: order.get((one.source.file, one.source.line), len(order))):
+        line = raw.get((row.source.file, row.source.line))
+        try:
+            steps = trace.read_steps(line) if line is not None else None
+        except DataError:
+            steps = None
+        if line is not None and steps is not None:
+            candidates.append(Candidate(line, steps, row))
+        elif isinstance(row, Quarantined):
+            faulty.append(row)
+    return candidates, faulty
 
 
 def _describe(candidates: Sequence[Candidate], choice: TraceChoice) -> list[str]:
@@ -180,28 +203,24 @@ def _filters(choice: TraceChoice) -> list[tuple[str, Callable[[Candidate], bool]
     return found
 
 
-def _untrain(candidates: Iterable[Candidate], failed: list[Quarantined]) -> list[Candidate]:
-    """Return the traces with `"train": false` at steps with a fault; where none is left to train it is left out."""
-    marked = []
-    for candidate in candidates:
-        bad = {number for number, step in enumerate(candidate.steps) if step.fault}
-        if not bad:
-            marked.append(candidate)
-            continue
-        steps = [step | ({"train": False} if n in bad else {}) for n, step in enumerate(candidate.raw["steps"])]
-        raw = dict(candidate.raw) | {"steps": steps}
-        conversation = registry.read_row(raw, candidate.conversation.source, FORMAT)
-        if any(message.train for message in conversation.messages if message.role == "assistant"):
-            marked.append(replace(candidate, raw=raw, conversation=conversation))
-            continue
-        error = DataError(
-            "every output of the trace has an error or repaired arguments, so none is left to train",
-            code="nothing-trained",
-            field="steps",
-            fix="nothing to do; --bad_steps drop leaves such traces out too",
-        )
-        failed.append(Quarantined.of(conversation.source, error))
-    return marked
+def _untrain(candidate: Candidate) -> Candidate:
+    """Return a trace with `"train": false` at steps with a fault; where none is left to train that is its own fault."""
+    bad = {number for number, step in enumerate(candidate.steps) if step.fault}
+    if not bad or isinstance(candidate.read, Quarantined):
+        return candidate
+    steps = [step | ({"train": False} if n in bad else {}) for n, step in enumerate(candidate.raw["steps"])]
+    raw = dict(candidate.raw) | {"steps": steps}
+    source = candidate.read.source
+    conversation = registry.read_row(raw, source, FORMAT)
+    if any(message.train for message in conversation.messages if message.role == "assistant"):
+        return replace(candidate, raw=raw, read=conversation)
+    error = DataError(
+        "every output of the trace has an error or repaired arguments, so none is left to train",
+        code="nothing-trained",
+        field="steps",
+        fix="nothing to do; --bad_steps drop leaves such traces out too",
+    )
+    return replace(candidate, raw=raw, read=Quarantined.of(source, error))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -251,12 +270,12 @@ def _ask(keep: Callable[[dict[str, Any]], object], one: Candidate, path: Path) -
     try:
         answer = keep(copy.deepcopy(dict(one.raw)))
     except Exception as error:  # whatever the user's code raises; nothing is decided without it
-        where = f"{path}: keep failed for the trace {one.conversation.source}"
+        where = f"{path}: keep failed for the trace {one.read.source}"
         raise ConfigError(f"{where}: {type(error).__name__}: {error}", fix="correct the function") from error
     if isinstance(answer, (bool, int, float)) and math.isfinite(answer):
         return answer
     raise ConfigError(
-        f"{path}: keep returned {answer!r} for the trace {one.conversation.source}",
+        f"{path}: keep returned {answer!r} for the trace {one.read.source}",
         fix="return True, False or a number",
     )
 
@@ -289,12 +308,13 @@ def _read_table(path: Path, metric: str | None) -> dict[str, float]:
 def _drop_twins(candidates: Sequence[Candidate], choice: TraceChoice) -> list[Candidate]:
     """Return the traces whose conversation is not that of an earlier one."""
     assert choice.unique
-    first = {_say(one.conversation): one for one in reversed(candidates)}
-    return [one for one in candidates if first[_say(one.conversation)] is one]
+    first = {_say(one): one for one in reversed(candidates)}
+    return [one for one in candidates if first[_say(one)] is one]
 
 
-def _say(conversation: Conversation) -> str:
-    return repr((conversation.style, conversation.tools, conversation.messages))
+def _say(candidate: Candidate) -> str:
+    assert isinstance(candidate.read, Conversation)
+    return repr((candidate.read.style, candidate.read.tools, candidate.read.messages))
 
 
 def _take_best(candidates: Sequence[Candidate], choice: TraceChoice) -> list[Candidate]:

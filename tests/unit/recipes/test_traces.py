@@ -262,6 +262,15 @@ def test_what_cannot_be_read_is_listed_and_counted(convert, tmp_path):
     assert "2 rows left out, listed with reasons" in said
     codes = [json.loads(line)["code"] for line in (tmp_path / "rows.jsonl.quarantine.jsonl").read_text().splitlines()]
     assert codes == ["trace-version", "unknown-tool"]
+    # A trace that a filter leaves out is no fault, whatever it holds; what is no trace at all always is one.
+    rows, left, _ = convert("--with_tools", "weather", traces=[*TRACES, hallucinated])
+    assert left == {"--with_tools": 3}
+    convert(
+        "--with_tools",
+        "weather",
+        traces=[*TRACES, {"version": 1, "prompt": "", "steps": [1], "stop_reason": ""}],
+        code=1,
+    )
 
 
 def test_a_cut_history_is_said(convert):
