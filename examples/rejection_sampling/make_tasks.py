@@ -29,6 +29,7 @@ tasks:
 
 
 def main(out: Path) -> None:
+    """Write all files into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     practice = list(write_practice_rows("train", PRACTICE))
     expected = [read_course(row) for row in practice]
@@ -38,7 +39,7 @@ def main(out: Path) -> None:
     write(out / "expected.jsonl", expected)
     write(out / "measured.jsonl", write_practice_rows("held-out", MEASURED))
     (out / "tasks.yaml").write_text(TASKS, encoding="utf-8")
-    print(f"{out}: {PRACTICE} tasks to practise on, {MEASURED} rows to measure")
+    sys.stdout.write(f"{out}: {PRACTICE} tasks to practise on, {MEASURED} rows to measure\n")
 
 
 def read_course(row: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def read_course(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows, one a line."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
