@@ -313,7 +313,7 @@ def test_no_body_breaks_the_server(tools_folder: Path):
     body = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5)
     good = st.fixed_dictionaries({"model": st.just("m"), "messages": st.lists(MESSAGE, max_size=4)})
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(first=body, second=good, tools=st.booleans())
     def check(first, second, tools) -> None:
         given_body = {**first, **second} | ({"tools": TOOLS} if tools else {})

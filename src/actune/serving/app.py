@@ -121,6 +121,10 @@ class Completions:
             status = await _until_hung_up(answer, deliver.run(), receive)
         except HungUpError:
             status = "hung up"
+        except asyncio.CancelledError:  # the server ends at once; nothing comes after this
+            status = "cancelled"
+            with suppress(Exception):
+                await send_error(send, ApiError(503, "the server is shutting down", code="shutting_down"))
         except ApiError as error:
             status = error.status
             with suppress(OSError):
