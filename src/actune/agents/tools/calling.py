@@ -1,7 +1,7 @@
 """One call of foreign code: in a thread of its own, for so long and no longer, its prints kept off our stdout.
 
 A thread cannot be ended from outside. One that takes too long is left behind; as a daemon it does not keep the process
-alive. A tool that can end its work by itself asks `time_left`.
+alive. A tool that can end its work by itself asks `time_left`, and says with `on_stop` how it is stopped earlier.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ from typing import Any, TextIO
 _IN_TOOL: ContextVar[bool] = ContextVar("in_tool", default=False)
 # When the time of the call that runs in this context is over, by `time.perf_counter`.
 _DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+# What stops the call that runs in this context.
+_STOPS: ContextVar[list[Callable[[], object]] | None] = ContextVar("stops", default=None)
+
+
+def on_stop(stop: Callable[[], object]) -> None:
+    """Say what stops the call of a tool that runs in this thread when nobody wants its result any more (Ctrl-C)."""
+    stops = _STOPS.get()
+    if stops is not None:
+        stops.append(stop)
 
 
 def time_left() -> float | None:
@@ -40,6 +51,7 @@ class Running:
         self.limit = seconds
         self._done = threading.Event()
         self._value: Any = None
+        self._stops: list[Callable[[], object]] = []
         self.started = time.perf_counter()
         self.seconds = 0.0
         _OUTPUT.hold()
@@ -60,6 +72,11 @@ class Running:
         """Return whether the function has ended by now, however late; waits up to `seconds` for it."""
         return self._done.wait(seconds)
 
+    def stop(self) -> None:
+        """Stop what can be stopped."""
+        for stop in tuple(self._stops):
+            stop()
+
     @property
     def value(self) -> Any:  # noqa: ANN401 - whatever the function returns
         """What the function returned; what it raised is its own business to catch."""
@@ -68,6 +85,7 @@ class Running:
     def _run(self) -> None:
         _IN_TOOL.set(True)
         _DEADLINE.set(self.started + self.limit)
+        _STOPS.set(self._stops)
         try:
             self._value = self._function()
         finally:

@@ -140,6 +140,8 @@ def _start_servers(
     except BaseException:
         hub.close()
         raise
+    offering = {one.server.name for one in listed}
+    notices += [f"the MCP server {one.name!r} offers no tools" for one in servers if one.name not in offering]
     for text in notices:
         notice(text)
     started = []

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args, get_origin
 
-from actune.agents.tools.calling import time_left
+from actune.agents.tools.calling import on_stop, time_left
 from actune.agents.tools.docstrings import Doc, read_docstring
 from actune.agents.tools.tool import Tool, ToolFailure
 from actune.agents.tools.toolbox import write_problems
@@ -162,6 +162,9 @@ class _Caller:
 async def _await(result: Any, seconds: float | None) -> Any:  # noqa: ANN401 - whatever the function returns
     """Await a result for so long; then what it does is cancelled, in its own thread."""
     limit = asyncio.timeout(seconds)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    on_stop(lambda: None if loop.is_closed() else loop.call_soon_threadsafe(task.cancel))
     try:
         async with limit:
             return await result

@@ -177,7 +177,14 @@ class Toolbox:
                     running.append((tool, Running(_guard(tool, arguments), limit)))
                 except RuntimeError as error:
                     running.append(ToolFailure("tool-failed", f"the call could not be started: {error}"))
-            return [self._wait(one) for one in running]
+            try:
+                return [self._wait(one) for one in running]
+            except BaseException:  # Ctrl-C: what can be stopped does not go on
+                for one in running:
+                    if not isinstance(one, ToolFailure):
+                        one[1].stop()
+                        self._left.append(one)
+                raise
 
     def _wait(self, started: tuple[Tool, Running] | ToolFailure) -> Observation:
         if isinstance(started, ToolFailure):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -398,6 +402,18 @@ async def look() -> list:
     """What was seen."""
     return seen
 '''
+
+
+def test_an_async_function_is_cancelled_by_ctrl_c(tmp_path: Path):
+    (tmp_path / "tools.py").write_text(ASYNC, encoding="utf-8")
+    toolbox = load_toolbox([str(tmp_path / "tools.py")], seconds=60.0)
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        toolbox.call(ToolCall(name="forever", arguments="{}"))
+    until = time.monotonic() + 10
+    while toolbox.call(ToolCall(name="look", arguments="{}")).text != '["cancelled"]' and time.monotonic() < until:
+        time.sleep(0.01)
+    assert toolbox.call(ToolCall(name="look", arguments="{}")).text == '["cancelled"]'
 
 
 def test_an_async_function_is_cancelled_at_its_time_limit(tmp_path: Path):

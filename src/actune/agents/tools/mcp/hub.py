@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actune.agents.tools.calling import time_left
+from actune.agents.tools.calling import on_stop, time_left
 from actune.agents.tools.mcp.config import Server
 from actune.agents.tools.mcp.connection import Connection, OpeningError, quiet_library
 from actune.agents.tools.mcp.process import signal_group
@@ -65,16 +65,16 @@ class Hub:
             raise
 
     def call(self, server: str, name: str, arguments: dict[str, Any]) -> str | ToolFailure:
-        """Call a tool of a server, in the thread of a tool; at its time limit the server is told to stop."""
+        """Call a tool of a server, in the thread of a tool; at its time limit, or stopped, the server is told so."""
         try:
             future = self._submit(self._connections[server].call(name, arguments))
         except RuntimeError:
             return ToolFailure("tool-failed", f"the server {server!r} has been closed")
-        left = time_left()
+        on_stop(future.cancel)
         try:
-            return future.result(left)
+            return future.result(time_left())
         except concurrent.futures.CancelledError:
-            return ToolFailure("tool-failed", f"the server {server!r} has been closed")
+            return ToolFailure("tool-failed", f"the call was stopped, or the server {server!r} has been closed")
         except TimeoutError:
             future.cancel()
             return ToolFailure("tool-timeout", "no answer in time")
@@ -144,6 +144,8 @@ class Hub:
                 text += "\n  it wrote:" + "".join(f"\n    {_clean(line)}" for line in lines)
             texts.append(self._secrets.redact(text))
         fix = 'correct it there, or write "disabled": true; run the command by itself to see more'
+        if any(connection.server.transport == "http" for connection, _ in failed):
+            fix = 'check address and headers; a server of the older kind needs "type": "sse"'
         return ConfigError("\n".join(texts), fix=fix)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +128,15 @@ def test_a_call_without_end_is_cancelled_at_the_server(folder: Path, mcp_kit: Mo
     finally:
         toolbox.close()
     assert call(toolbox, "add", a=1, b=1).error == "tool-failed"
+
+
+def test_ctrl_c_stops_the_call_at_the_server(good: Toolbox, folder: Path):
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        call(good, "forever")
+    assert wait_for((folder / "cancelled.txt").exists)
+    assert call(good, "add", a=1, b=1).text == "2"
 
 
 def test_a_server_that_dies_is_started_again_for_the_next_call(good: Toolbox):
