@@ -90,9 +90,10 @@ class Connection:
         try:
             return read_result(await client.call_tool(name, arguments))
         except MCPError as error:
-            if self._client is client and not _is_closed(error):
+            if not _is_closed(error):
                 return ToolFailure("tool-failed", error.message or f"error {error.code}")
-            await self._stop()
+            if self._client is client:  # else another call has seen it, and may have opened it again
+                await self._stop()
             return self._fail(f"ended while the tool ran{self._describe_end()}")
         except Exception as error:  # noqa: BLE001 - the library raises what it finds wrong with a result
             return ToolFailure("tool-failed", f"the answer of the server cannot be used: {_flatten(error)}")
