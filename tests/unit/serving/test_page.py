@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from actune.core.api_list import schema_of_list, write_system
+from actune.core.conversion import convert_style
 from actune.core.types import Source, ToolSpec
 from actune.formats.registry import detect_format, read_row
 
@@ -441,18 +442,60 @@ def test_the_saved_row_is_the_conversation_that_the_model_saw(serve, visit, brow
     page.wait(f"document.querySelectorAll('.m-assistant').length === 3 && {IDLE}")
     assert "Cut at the limit of tokens" in page.text(".warning")
     page.click(".after button")
-    for _ in range(400):
-        files = [path for path in tmp_path.iterdir() if path.suffix == ".jsonl"]
-        if files:
-            break
-        time.sleep(0.05)
-    row = json.loads(files[0].read_text(encoding="utf-8"))
+    row = wait_for_row(tmp_path)
     assert row["messages"][:-1] == server.bodies[-1]["messages"]
     assert row["tools"] == server.bodies[-1]["tools"]
     assert detect_format([row]) == "openai"
     conversation = read_row(row, Source(file="row", line=1), "openai")
     assert [message.train for message in conversation.messages if message.role == "assistant"] == [True, True, False]
     assert conversation.repairs == ()
+
+
+REACT = (
+    'Thought: look\nAction: repair_bike\nAction Input: {"city": "杭州", "time": "10:30"}\nObservation:',
+    "Thought: I now know\nFinal Answer: The code is BD103.",
+)
+NATIVE = (
+    '<tool_call>{"name": "repair_bike", "arguments": {"city": "杭州", "time": "10:30"}}</tool_call>',
+    "The code is BD103.",
+)
+
+
+@NO_BROWSER
+@pytest.mark.parametrize(("style", "outputs"), [("react", REACT), ("chat", NATIVE)])
+def test_with_the_real_server_a_saved_row_trains_the_prompts_that_were_asked(
+    serving_kit, tools_folder, browser, tmp_path, style, outputs
+):
+    bench = serving_kit.Bench(tools_folder, outputs, style=style)
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    with serving_kit.on_a_socket(bench) as address:
+        page = browser.open(address)
+        page.wait("document.querySelector('#model').options.length === 2")
+        ask(page, "修自行车。")
+        page.wait(f"{BOXES} === 1")
+        assert page.text(".raw.arguments") == '{"city": "杭州", "time": "10:30"}'
+        page.type('{"code": "BD103"}\n第二行')
+        page.press("Enter", modifiers=2)
+        page.wait(f"document.querySelectorAll('.m-assistant').length === 2 && {IDLE}")
+        assert "The code is BD103." in page.text(".m-assistant:last-child")
+        assert re.search(r"\d+ prompt \+ \d+ answer tokens", page.text(".m-assistant:last-child .foot"))
+        assert page.complaints() == []
+        page.click(".after button")
+        row = wait_for_row(tmp_path)
+        page.close()
+    bench.close()
+    conversation = convert_style(read_row(row, Source(file="row", line=1), "openai"), style)
+    turns = bench.encoder.encode_turns(conversation)
+    assert [turn.ids[: turn.start] for turn in turns] == [list(request.prompt) for request in bench.engine.requests]
+
+
+def wait_for_row(folder: Path) -> dict:
+    for _ in range(400):
+        files = [path for path in folder.iterdir() if path.suffix == ".jsonl"]
+        if files:
+            return json.loads(files[0].read_text(encoding="utf-8"))
+        time.sleep(0.05)
+    raise AssertionError("nothing was saved")
 
 
 # --- the files --------------------------------------------------------------------------------------------------------
