@@ -69,7 +69,7 @@ def check_gguf(written: Written, source: Path, tokenizer: TextTokenizer, *, loss
     found = _compare_tokenizer(written.path, tokenizer)
     if find_spec("llama_cpp") is None:
         return GgufCheck(difference=difference, with_config=with_config, tokenizer=found)
-    measured, other = _ask_llama_cpp(written.path, ids[0], expected[0], tokenizer)
+    measured, other = ask_llama_cpp(written.path, ids[0], expected[0], tokenizer)
     if not measured <= _LLAMA_CPP[written.type]:
         raise ModelError(
             f"{written.path.name}, read by llama.cpp, differs from the model: relative difference of logits "
@@ -144,9 +144,16 @@ def _find_difference(encode: Callable[[str], list[int]], tokenizer: TextTokenize
     return None
 
 
-def _ask_llama_cpp(
+def ask_llama_cpp(
     path: Path, ids: torch.Tensor, expected: torch.Tensor, tokenizer: TextTokenizer
 ) -> tuple[float, str | None]:
+    """Return (relative difference of the logits of `ids` [n], first text with other ids) as llama.cpp has them.
+
+    `expected` are logits [n, vocabulary] in fp32.
+
+    Raises:
+        ModelError: llama.cpp does not load the file.
+    """
     import numpy as np
 
     llama_cpp: Any = import_module("llama_cpp")  # not in any extra: it is built from source
