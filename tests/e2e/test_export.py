@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,24 @@ def test_what_fails_its_verification_is_neither_kept_nor_pushed(
     assert pushed == []
 
 
+def test_a_merged_model_that_computes_otherwise_is_not_kept(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from actune.modeling import merge
+
+    real = merge.merge_adapter
+
+    def wrong(adapted):
+        merged = real(adapted)
+        merged.get_output_embeddings().weight.data.mul_(1.01)
+        return merged
+
+    monkeypatch.setattr(merge, "merge_adapter", wrong)
+    assert export("--model", run, "--to", "merged", "--out", tmp_path / "out", "--verify") == 1
+    assert "differs from the adapter model" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_push_verifies_first(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -175,8 +194,13 @@ def test_only_an_exported_folder_is_replaced(run: Path, tmp_path: Path, capsys: 
     assert export(*words, "--overwrite") == 2
     assert "is no exported folder" in capsys.readouterr().err
     assert (tmp_path / "precious.txt").read_text(encoding="utf-8") == "mine"
-    assert export("--model", run, "--to", "adapter", "--out", run.parent, "--overwrite") == 2
-    assert (run / "run.json").is_file()
+    shutil.copytree(run, tmp_path / "holder" / "run")
+    (tmp_path / "holder" / "config.json").write_text("{}")
+    words[1], words[5] = tmp_path / "holder" / "run", tmp_path / "holder"
+    assert export(*words, "--overwrite") == 2
+    assert "is read from" in capsys.readouterr().err
+    assert (tmp_path / "holder" / "run" / "run.json").is_file()
+    words[1] = run
     assert export(*words[:-1], tmp_path / "out") == export(*words[:-1], tmp_path / "out", "--overwrite") == 0
 
 

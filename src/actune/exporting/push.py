@@ -101,7 +101,7 @@ def _push_ms(folder: Path, target: HubId, public: bool) -> str:
 
 def _refuse(target: HubId, endpoint: str, error: Exception, credentials: str) -> NoReturn:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = _SECRET.sub("***", lines[0]) if lines else ""
+    why = _SECRET.sub("***", " ".join(lines))  # what the server says stands below the first line
     status = getattr(getattr(error, "response", None), "status_code", None)
     fix = "check the network and the address; the folder is complete, so it can be pushed by hand"
     if status in (401, 403):

@@ -59,6 +59,20 @@ def test_a_template_without_tools_says_so(tokenizer_folder: Path):
     assert all(one.same for one in plain)
 
 
+def test_what_stands_between_text_and_call_is_kept(tools_folder: Path, tmp_path: Path):
+    shutil.copytree(tools_folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    begin = "{{- '<tool_call>' + ("
+    assert begin in config["chat_template"]
+    gap = "{%- if message.content and loop.first %}{{- '\\n--\\n' }}{%- endif %}"
+    path.write_text(json.dumps(config | {"chat_template": config["chat_template"].replace(begin, gap + begin)}))
+    template = build_template(load_renderer(tmp_path), "chat")
+    assert {one.case.name for one in template.differing} == INHERENT
+    assert "--" in write_template(template.nodes)
+    assert (template.marker, template.call) == ("<tool_call>", True)
+
+
 def test_ollama_finds_tools_in_the_template(tools_folder: Path):
     """It says "does not support tools" of a model whose template does not name `.Tools`."""
     for dialect in ("chat", "react"):

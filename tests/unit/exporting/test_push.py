@@ -144,6 +144,7 @@ def test_a_refusal_is_readable_and_keeps_the_secret(server: ThreadingHTTPServer,
         push(folder, parse_target("hf:o/n"), public=False, say=lambda _: None)
     assert words in str(caught.value.fix)
     assert TOKEN not in str(caught.value)
+    assert "no rights for ***" in str(caught.value)
     assert server.commits == []
 
 

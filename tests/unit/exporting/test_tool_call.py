@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actune.core.errors import ModelError
+from actune.exporting import tool_call
 from actune.exporting.react_template import FILE, build_react_template
 from actune.exporting.tool_call import make_call
 from actune.modeling.response_template import find_response_template, store_response_template
@@ -63,6 +64,16 @@ def test_a_parser_that_reads_otherwise_is_found(tools_folder: Path, tmp_path: Pa
     config["response_template"] = {"defaults": {"role": "assistant"}, "fields": {"content": {"content": "text"}}}
     path.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelError, match="transformers' parser"):
+        make_call(tmp_path, renderer, "chat", lambda ids, stops: CALL)
+
+
+def test_arguments_that_the_parsers_read_differently_are_found(
+    tools_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    renderer = export(tools_folder, tmp_path, "chat")
+    read = {"tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": "Rome"}}}]}
+    monkeypatch.setattr(tool_call, "parse_response", lambda *given, **named: read)
+    with pytest.raises(ModelError, match=r"reads the call .* otherwise"):
         make_call(tmp_path, renderer, "chat", lambda ids, stops: CALL)
 
 
