@@ -51,6 +51,7 @@ class RemoteEngine:
         self.wire = wire
         self.context = context
         self._tokenizer = tokenizer
+        self._counts = True
 
     def generate(
         self, requests: Sequence[Request], *, on_text: Callable[[int, str], None] | None = None
@@ -87,8 +88,7 @@ class RemoteEngine:
         error: str | None = None
         try:
             body = write_body(self.wire, request, self._tokenizer)
-            loop_deadline = in_loop(request.deadline)
-            async with asyncio.timeout_at(loop_deadline) as limit:
+            async with asyncio.timeout_at(in_loop(request.deadline)) as limit:
                 await self._read(body, request, reading, limit)
         except TimeoutError:
             reason = None if reading.ended else "time"
@@ -107,6 +107,18 @@ class RemoteEngine:
 
     async def _read(self, body: dict[str, Any], request: Request, reading: _Reading, limit: asyncio.Timeout) -> None:
         """Read until the output has ended and, where the server ended it, its tokens are counted."""
+        plain = {name: value for name, value in body.items() if name != "stream_options"}
+        try:
+            await self._stream(body if self._counts else plain, request, reading, limit)
+        except ServerError as error:
+            if error.status not in (400, 422) or "stream_options" not in error.message:
+                raise
+            self._counts = False  # some servers do not know how to be asked for the number of tokens
+            await self._stream(plain, request, reading, limit)
+        if not reading.finished and not reading.ended:
+            raise ServerError(f"{self.server.address.url}/completions hung up before the output ended")
+
+    async def _stream(self, body: dict[str, Any], request: Request, reading: _Reading, limit: asyncio.Timeout) -> None:
         stream = self.server.stream("/completions", body, tokens=request.max_tokens, deadline=request.deadline)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
@@ -119,8 +131,6 @@ class RemoteEngine:
                     until = asyncio.get_running_loop().time() + USAGE_SECONDS
                     before = limit.when()
                     limit.reschedule(until if before is None else min(until, before))
-        if not reading.finished:
-            raise ServerError(f"{self.server.address.url}/completions hung up before the output ended")
 
 
 class _Reading:

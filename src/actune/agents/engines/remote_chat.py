@@ -18,6 +18,8 @@ from actune.core.types import Conversation, Message, Style, ToolCall
 
 # What servers call the thought beside an answer: SGLang, llama.cpp, DeepSeek, older vLLM; vLLM, Ollama; others.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+# Many servers refuse a prompt that leaves less room than the output may have; it is then asked for this part of it.
+_OUTPUT_SHARE = 4
 # More calls in one message are no message of a model that works.
 _MOST_CALLS = 128
 
@@ -50,6 +52,7 @@ class ChatModel:
         self._drop_reasoning = drop_reasoning
         self._reasoning_key = reasoning_key
         self._limit_key = "max_tokens"
+        self._counts = True
 
     def style_of(self, conversation: Conversation) -> Style:
         """Return `chat`: messages with native calls."""
@@ -73,15 +76,18 @@ class ChatModel:
         return run
 
     async def _reply(self, ask: Ask, hear: Callable[[str], None]) -> Reply | Refusal:
-        """Ask, with less and less of the history where the server says that it is too long."""
+        """Ask; where the server says that it is too long, for a shorter output, then with less and less of the history."""
         later = [start for start in turn_starts(ask.conversation.messages) if start > ask.start]
-        for start in [ask.start, *later]:
+        short = max(1, ask.max_tokens // _OUTPUT_SHARE)
+        tries = [(ask.start, ask.max_tokens), (ask.start, short)]
+        tries += [(start, short) for start in later] if self._history == "turns" else []
+        said = ""
+        for start, tokens in tries:
             try:
-                return await self._ask(replace(ask, start=start), hear)
+                return await self._ask(replace(ask, start=start, max_tokens=tokens), hear)
             except _TooLongError as error:
-                if self._history == "error" or start == ([ask.start, *later])[-1]:
-                    return Refusal(ended="tokens", error=str(error))
-        raise AssertionError  # the last start returns
+                said = str(error)
+        return Refusal(ended="tokens", error=said)
 
     async def _ask(self, ask: Ask, hear: Callable[[str], None]) -> Reply:
         started = time.monotonic()
@@ -111,19 +117,35 @@ class ChatModel:
         return reply if ended is not None else _finish(reply, answer)
 
     async def _read(self, ask: Ask, answer: _Answer, limit: asyncio.Timeout) -> None:
-        try:
-            await self._stream(ask, answer, limit)
-        except ServerError as error:
-            # OpenAI's newer models want the limit of tokens under another name; they say so at once.
-            if error.status != 400 or self._limit_key != "max_tokens" or "max_completion_tokens" not in error.message:
-                raise
-            self._limit_key = "max_completion_tokens"
-            await self._stream(ask, answer, limit)
+        while True:
+            body = self._write(ask)
+            try:
+                await self._stream(body, ask, answer, limit)
+                break
+            except ServerError as error:
+                if not self._adapt(error, body):
+                    raise
         if answer.finish is None:
             raise ServerError(f"{self.server.address.url}/chat/completions hung up before the output ended")
 
-    async def _stream(self, ask: Ask, answer: _Answer, limit: asyncio.Timeout) -> None:
-        stream = self.server.stream("/chat/completions", self._write(ask), tokens=ask.max_tokens, deadline=ask.deadline)
+    def _adapt(self, error: ServerError, body: dict[str, Any]) -> bool:
+        """Write requests otherwise from now on, where a server says at once that it wants them so.
+
+        OpenAI's newer models want the limit of tokens under another name; some servers do not know how to be asked for
+        the number of tokens.
+        """
+        if error.status not in (400, 422) or error.overflow:
+            return False
+        if "max_tokens" in body and "max_completion_tokens" in error.message:
+            self._limit_key = "max_completion_tokens"
+            return True
+        if "stream_options" in body and "stream_options" in error.message:
+            self._counts = False
+            return True
+        return False
+
+    async def _stream(self, body: dict[str, Any], ask: Ask, answer: _Answer, limit: asyncio.Timeout) -> None:
+        stream = self.server.stream("/chat/completions", body, tokens=ask.max_tokens, deadline=ask.deadline)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 answer.take(chunk)
@@ -146,8 +168,8 @@ class ChatModel:
             "top_p": ask.sampling.top_p,
             "seed": ask.sampling.seed,
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        body |= {"stream_options": {"include_usage": True}} if self._counts else {}
         return body | ({"tools": [tool.describe() for tool in conversation.tools]} if conversation.tools else {})
 
     def _write_message(self, message: Message) -> dict[str, Any]:

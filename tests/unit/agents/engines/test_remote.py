@@ -183,6 +183,17 @@ def test_a_slow_server_is_left_at_the_deadline_with_what_it_said(server_kit: Mod
     assert (generation.text, generation.reason, generation.error) == ("so far", "time", None)
 
 
+def test_a_server_that_cannot_count_in_streams_is_not_asked_to(server_kit: ModuleType, open_, tokenizer, stops):
+    fake = server_kit.FakeServer("other", tokenizer=tokenizer, outputs=["a<stop>", "b<stop>"], usage=False)
+    with server_kit.serve(fake):
+        engine = open_(fake)
+        fake.bodies.clear()
+        fake.faults = [lambda handler: handler.fail(400, {"error": {"message": "unknown field stream_options"}})]
+        texts = [engine.generate([ask(tokenizer, stops)])[0].text for _ in range(2)]
+    assert texts == ["a", "b"]
+    assert ["stream_options" in body for body in fake.bodies] == [True, False, False]
+
+
 def test_usage_that_does_not_come_is_not_waited_for_in_vain(server_kit: ModuleType, open_, tokenizer, stops):
     fake = server_kit.FakeServer("other", tokenizer=tokenizer, outputs=["a b c<stop>"], usage=False)
     with server_kit.serve(fake):

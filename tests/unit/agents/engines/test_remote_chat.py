@@ -235,7 +235,7 @@ def talk(turns: int) -> tuple[Message, ...]:
 
 
 TOO_LONG = {
-    "vllm": (400, {"error": {"message": "This model's maximum context length is 64 tokens. However, you requested 90"}}),
+    "vllm": (400, {"error": {"message": "'max_tokens' or 'max_completion_tokens' is too large: 1024. This model's maximum context length is 64 tokens. However, you requested 90"}}),
     "sglang": (400, {"object": "error", "message": "The input is longer than the model's context length", "code": 400}),
     "llamacpp": (400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "request (90 tokens) exceeds the available context size (64 tokens)"}}),
     "openai": (400, {"error": {"message": "too many", "code": "context_length_exceeded", "type": "context_length_exceeded"}}),
@@ -246,12 +246,15 @@ TOO_LONG = {
 def test_turns_are_dropped_while_the_server_says_that_it_is_too_long(server_kit: ModuleType, open_, family: str):
     status, body = TOO_LONG[family]
     fake = server_kit.FakeServer(messages=[ANSWER])
-    fake.faults = [lambda handler: handler.fail(status, body)] * 2
+    fake.faults = [lambda handler: handler.fail(status, body)] * 3
     events: list[Event] = []
     with server_kit.serve(fake):
         trace = run(open_(fake), *talk(3), on_event=events.append)
     assert (trace.reason, trace.dropped) == ("answer", (Dropped(step=0, messages=4),))
-    shown = [[message["content"] for message in body["messages"]] for body in fake.bodies]
+    shown = [[message["content"] for message in body["messages"]] for body in fake.bodies[1:]]
+    # First a shorter output, then less of the history.
+    assert [body["max_tokens"] for body in fake.bodies] == [1024, 256, 256, 256]
+    assert fake.bodies[0]["messages"] == fake.bodies[1]["messages"]
     assert shown == [
         ["Be brief.", "q0", "a0", "q1", "a1", "q2", "a2", "last"],
         ["Be brief.", "q1", "a1", "q2", "a2", "last"],
@@ -261,7 +264,7 @@ def test_turns_are_dropped_while_the_server_says_that_it_is_too_long(server_kit:
     assert "note" in [event.kind for event in events]
 
 
-@pytest.mark.parametrize(("history", "asked"), [("turns", 3), ("error", 1)])
+@pytest.mark.parametrize(("history", "asked"), [("turns", 4), ("error", 2)])
 def test_the_last_turn_alone_may_be_too_long(server_kit: ModuleType, open_, history: str, asked: int):
     status, body = TOO_LONG["vllm"]
     fake = server_kit.FakeServer()
@@ -282,6 +285,36 @@ def test_newer_models_want_another_name_for_the_limit(server_kit: ModuleType, op
     assert [("max_tokens" in body, "max_completion_tokens" in body) for body in fake.bodies] == [
         (True, False), (False, True), (False, True),
     ]  # fmt: skip
+
+
+def test_a_server_that_cannot_count_in_streams_is_not_asked_to(server_kit: ModuleType, open_):
+    fake = server_kit.FakeServer(messages=[ANSWER, ANSWER], usage=False)
+    said = {"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}
+    fake.faults = [lambda handler: handler.fail(422, said)]
+    with server_kit.serve(fake):
+        model = open_(fake)
+        assert [run(model).reason, run(model).reason] == ["answer", "answer"]
+    assert ["stream_options" in body for body in fake.bodies] == [True, False, False]
+
+
+def test_many_that_are_refused_at_once_all_adapt(server_kit: ModuleType, open_):
+    def answer(body):
+        if "stream_options" in body or "max_tokens" in body:
+            what = "stream_options" if "stream_options" in body else "max_tokens, use max_completion_tokens"
+            return {"refused": what}
+        return ANSWER
+
+    class Strict(server_kit.FakeServer):
+        def chat(self, handler, body) -> None:
+            given = answer(body)
+            if isinstance(given, dict):
+                return handler.fail(400, {"error": {"message": f"unsupported: {given['refused']}"}})
+            return super().chat(handler, body)
+
+    with server_kit.serve(Strict(messages=lambda body: ANSWER, usage=False)) as fake:
+        tasks = [Task(messages=(Message(role="user", content=str(n)),)) for n in range(6)]
+        traces = Agent(open_(fake), toolbox()).run_many(tasks, parallel=6)
+    assert [trace.reason for trace in traces] == ["answer"] * 6
 
 
 def test_one_task_that_fails_leaves_the_others(server_kit: ModuleType, open_):
