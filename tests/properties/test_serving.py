@@ -91,14 +91,11 @@ def check_streams(dialect, tools: tuple[ToolSpec, ...], tail: str, *, examples: 
     seen: set[str] = set()
     texts = TEXTS if not written else TEXTS | st.tuples(TEXTS, st.sampled_from(written), TEXTS).map("".join)
     for text in written:
-        seen.add(
-            play(
-                text,
-                list(range(len(text))),
-                Reader(dialect=dialect, tools=tools, choice=Choice(), new_id=lambda: "a"),
-                lambda: make_splitter(dialect, tools=bool(tools), answer_tail=tail),
-            )[0].reason
+        reader = Reader(dialect=dialect, tools=tools, choice=Choice(), new_id=lambda: "a")
+        reply, *_ = play(
+            text, list(range(len(text))), reader, lambda: make_splitter(dialect, tools=bool(tools), answer_tail=tail)
         )
+        seen |= {reply.reason, *(fault.code for fault in reply.faults)}
 
     @settings(max_examples=examples, deadline=None)
     @given(text=texts, cuts=st.lists(st.integers(0, 60), max_size=12), mode=st.sampled_from(["auto", "none"]))
@@ -126,7 +123,9 @@ def test_a_react_stream_is_the_answer(tools_folder: Path, tail: str):
     encoder = Encoder.from_folder(tools_folder)
     dialect = ReactDialect(encoder.renderer, "en")
     tools = read_request({"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": TOOLS}).tools
-    seen = check_streams(dialect, tools, tail, examples=300)
+    step = "Thought: a\nAction: first\nAction Input: {}\nObservation:"
+    written = [step, "Thought: a", "Thought: a\nFinal Answer: b\nObservation:", "plain"]
+    seen = check_streams(dialect, tools, tail, examples=300, written=written)
     assert {"stop", "tool_calls", "thought_only", "text_after_answer"} <= seen
 
 
@@ -156,6 +155,7 @@ def test_a_native_stream_is_the_answer(native_kit: ModuleType, tokenizer_folder:
         renderer = native_kit.make_renderer(tokenizer_folder, template)
         dialect = ChatDialect(renderer)
         written = [text for message in ANSWERS if (text := write_output(native_kit, renderer, message)) is not None]
+        written.append("\n<tool_call>\n{")
         seen |= check_streams(dialect, native_kit.TOOLS, "", examples=60, written=written)
         seen |= check_streams(dialect, (), "", examples=20, written=written)
     assert {"stop", "tool_calls", "call_unreadable"} <= seen
@@ -211,7 +211,7 @@ def answer_text(style: str, layout: str) -> str:
 
 @pytest.mark.parametrize("style", ["react", "react_zh", "chat"])
 def test_prompts_of_the_server_are_those_of_training(tools_folder: Path, style: str):
-    """A client that sends back what it got, reasoning included, gets the prompts of training, turn by turn."""
+    """A client that sends back what it got, with reasoning or without, gets the prompts of training, turn by turn."""
     encoder = Encoder.from_folder(tools_folder)
     service = Service(encoder, style, models={"m": False})
     write = write_native if style == "chat" else write_react
@@ -225,8 +225,9 @@ def test_prompts_of_the_server_are_those_of_training(tools_folder: Path, style: 
         ),
         observations=st.lists(UNMARKED, min_size=1, max_size=3),
         nulls=st.booleans(),
+        kept=st.sampled_from(["all", "none", "last"]),
     )
-    def check(system, rounds, observations, nulls) -> None:
+    def check(system, rounds, observations, nulls, kept) -> None:
         sent = [{"role": "system", "content": system}] if system else []
         exact = [Message(role="system", content=system)] if system else []
         prompts = []
@@ -242,6 +243,10 @@ def test_prompts_of_the_server_are_those_of_training(tools_folder: Path, style: 
             message = Envelope(model="m").whole([reply], Usage(prompt=1))["choices"][0]["message"]
             if not nulls:
                 message = {key: value for key, value in message.items() if value is not None}
+            for earlier in sent if kept == "last" else ():
+                earlier.pop("reasoning_content", None)
+            if kept == "none":
+                message.pop("reasoning_content", None)
             sent.append(message)
             exact.append(reply.exact)
             return reply
@@ -270,6 +275,48 @@ def test_prompts_of_the_server_are_those_of_training(tools_folder: Path, style: 
             assert prompts == [turn.ids[: turn.start] for turn in encoder.encode_turns(row)]
 
     check()
+
+
+def test_prompts_under_templates_of_every_form(native_kit: ModuleType, tokenizer_folder: Path):
+    """A call, its results, an answer and a next question: ids that templates show and models write included."""
+    tried = 0
+    for answer in [*native_kit.ANSWERS.values(), native_kit.OPENED]:
+        opened = "<think>\\n" if answer == native_kit.OPENED else ""
+        renderer = native_kit.make_renderer(tokenizer_folder, native_kit.make_template(answer, opened=opened))
+        encoder = Encoder(renderer)
+        service = Service(encoder, "chat", models={"m": False})
+        for calls in ((CALL,), (CALL, replace(CALL, name="look-up.v2", id="second001"))):
+            reasoning = "a thought" if "think" in answer else ""
+            call = Message(role="assistant", reasoning=reasoning, tool_calls=calls)
+            outputs = [
+                write_output(native_kit, renderer, one) for one in (call, replace(call, content="ok", tool_calls=()))
+            ]
+            if None in outputs:
+                continue
+            tools = [tool.describe() for tool in native_kit.TOOLS]
+            sent, exact, prompts = [{"role": "user", "content": "?"}], [Message(role="user", content="?")], []
+            for text in (*outputs, outputs[0]):
+                prepared = service.prepare(read_request({"model": "m", "messages": sent, "tools": tools}))
+                prompts.append(list(prepared.ids))
+                splitter = prepared.make_splitter()
+                splitter.push(text)
+                reply = prepared.readers[0].read(text, "token", splitter)
+                assert reply.faults == ()
+                service.memory.remember(prepared.before, reply.message, reply.exact)
+                message = Envelope(model="m").whole([reply], Usage(prompt=1))["choices"][0]["message"]
+                sent = [*sent, message]
+                exact.append(reply.exact)
+                for one in reply.message.tool_calls:
+                    sent.append({"role": "tool", "tool_call_id": one.id, "content": "r"})
+                    exact.append(Message(role="tool", content="r", tool_call_id=one.id))
+                if not reply.message.tool_calls:
+                    sent.append({"role": "user", "content": "?"})
+                    exact.append(Message(role="user", content="?"))
+            row = Conversation(messages=tuple(exact), tools=native_kit.TOOLS, source=Source(file="row", line=1))
+            turns = encoder.encode_turns(row)
+            assert prompts == [turn.ids[: turn.start] for turn in turns]
+            tried += 1
+    assert tried >= 20
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def _read_key(door: Door) -> str | None:
     if not is_loopback(door.host) and not door.no_key:
         raise ConfigError(
             f"--host {door.host} lets other machines ask this one, and there is no API key",
-            fix="name the variable that holds one with --api_key_env NAME, or say --no_api_key true",
+            fix="name the variable that holds one with --api_key_env NAME, or say --no_api_key",
         )
     return None
 
