@@ -135,10 +135,10 @@ class _Written:
 def _report(out: Path, read: int, written: _Written, chosen: Chosen | None) -> None:
     """Say what became of all rows: written, left out by a filter, or listed as faulty."""
     console = stderr()
-    for line in chosen.lines if chosen is not None else ():
-        console.print(line, highlight=False)
-    for flag, count in chosen.left_out.items() if chosen is not None else ():
-        console.print(f"{count:,} left out by {flag}", highlight=False)
+    if chosen is not None:
+        left = [f"{count:,} left out by {flag}" for flag, count in chosen.left_out.items()]
+        for line in (*chosen.lines[:1], *left, *chosen.lines[1:]):
+            console.print(line, highlight=False)
     console.print(f"{len(written.lines):,} of {read:,} rows written to {out}", highlight=False)
     for change, count in sorted(written.changes.items()):
         console.print(f"{count:,} of them {_CHANGES[change]}", highlight=False)

@@ -121,7 +121,8 @@ def choose_traces(loaded: Loaded, raw: Mapping[tuple[str, int], Mapping[str, Any
         ConfigError: the user's file of `keep_if` failed, or the scores cannot be joined.
     """
     candidates, faulty = _gather(loaded, raw)
-    lines = _describe(candidates, choice)
+    ends = Counter(str(candidate.raw["stop_reason"]) for candidate in candidates)
+    lines = ["traces by stop_reason: " + (", ".join(f"{n:,} {name}" for name, n in ends.most_common()) or "none")]
     left_out = Counter[str]()
     for flag, keeps in _filters(choice):
         passed = [candidate for candidate in candidates if keeps(candidate)]
@@ -137,7 +138,7 @@ def choose_traces(loaded: Loaded, raw: Mapping[tuple[str, int], Mapping[str, Any
             passed = thin(candidates, choice)
             left_out[flag] = len(candidates) - len(passed)
             candidates = passed
-    return Chosen(kept=candidates, left_out=left_out, faulty=faulty, lines=lines)
+    return Chosen(kept=candidates, left_out=left_out, faulty=faulty, lines=[*lines, *_describe(candidates, choice)])
 
 
 def _gather(
@@ -161,25 +162,24 @@ def _gather(
     return candidates, faulty
 
 
-def _describe(candidates: Sequence[Candidate], choice: TraceChoice) -> list[str]:
-    """Return what a person should know of the traces before any is left out."""
-    ends = Counter(str(candidate.raw["stop_reason"]) for candidate in candidates)
-    lines = ["traces by stop_reason: " + (", ".join(f"{n:,} {name}" for name, n in ends.most_common()) or "none")]
-    unfinished = len(candidates) - ends["answer"]
-    if unfinished and not choice.stop_reason and choice.keep_if is None:
-        lines.append(f"{unfinished:,} of them end without an answer; --stop_reason answer leaves them out")
-    bad = [sum(bool(step.fault) for step in candidate.steps) for candidate in candidates]
+def _describe(kept: Sequence[Candidate], choice: TraceChoice) -> list[str]:
+    """Return what a person should know of the traces that are kept, beside their number."""
+    lines = []
+    unfinished = sum(candidate.raw["stop_reason"] != "answer" for candidate in kept)
+    if unfinished and not choice.stop_reason:
+        lines.append(f"{unfinished:,} traces that are kept end without an answer; --stop_reason answer leaves them out")
+    bad = [sum(bool(step.fault) for step in candidate.steps) for candidate in kept]
     if any(bad) and choice.bad_steps == "keep":
         count = sum(map(bool, bad))
         lines.append(
-            f"{count:,} of them have steps with errors or repaired arguments ({sum(bad):,} steps), which are trained like "
-            "others; --bad_steps untrain or drop changes that"
+            f"{count:,} traces that are kept have steps with errors or repaired arguments ({sum(bad):,} steps), which are "
+            "trained like others; --bad_steps untrain or drop changes that"
         )
-    cut = sum(bool(candidate.raw.get("dropped")) for candidate in candidates)
+    cut = sum(bool(candidate.raw.get("dropped")) for candidate in kept)
     if cut:
         lines.append(
-            f"{cut:,} of them had their history cut: rows hold what the last outputs were shown, earlier outputs that "
-            "saw more are not trained"
+            f"{cut:,} traces that are kept had their history cut: rows hold what the last outputs were shown, earlier "
+            "outputs that saw more are not trained"
         )
     return lines
 

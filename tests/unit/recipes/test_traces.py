@@ -114,8 +114,8 @@ def test_without_filters_every_trace_is_a_row_and_what_there_was_is_said(convert
     assert ids(rows) == "a#0 a#1 a#2 a#3 b c d e f g"
     assert left == {}
     assert "traces by stop_reason: 9 answer, 1 steps" in said
-    assert "1 of them end without an answer; --stop_reason answer leaves them out" in said
-    assert "2 of them have steps with errors or repaired arguments (2 steps)" in said
+    assert "1 traces that are kept end without an answer; --stop_reason answer leaves them out" in said
+    assert "2 traces that are kept have steps with errors or repaired arguments (2 steps)" in said
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,6 @@ def test_a_cut_history_is_said(convert):
     rows, _, said = convert(
         traces=[make("a", calls=2, messages=messages, dropped=[{"step": 1, "messages": 2}])], to="openai"
     )
-    assert "1 of them had their history cut" in said
+    assert "1 traces that are kept had their history cut" in said
     assert [message["content"] for message in rows[0]["messages"] if message["role"] == "user"] == ["q a"]
     assert [m.get("train", True) for m in rows[0]["messages"] if m["role"] == "assistant"] == [False, True, True]
