@@ -236,6 +236,9 @@ class _Rollout:
             self._add(message)
             if not calls:
                 self.reason, self.answer = "answer", message.content
+        for place in reply.repaired:
+            if place < len(calls):
+                tell(Event(kind="note", text=f"the call was read as {calls[place].name} {calls[place].arguments}"))
         return calls
 
     def _refuse(self, refusal: Refusal, tell: Callable[[Event], None]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from actune.agents.engines.engine import Engine, Generation, Request
 from actune.agents.model import Ask, Hear, Refusal, Reply
+from actune.agents.tools.repair import repair_calls
 from actune.core.errors import ActuneError, DataError
 from actune.core.turns import find_first, head_length, keep_part, turn_starts
 from actune.core.types import Conversation, Style
@@ -156,8 +158,13 @@ class RenderedModel:
         if generation.reason in ("length", "time"):
             ended = "seconds" if generation.reason == "time" else "tokens"
             return replace(reply, ended=ended, error=f"the output was cut after {generation.tokens} tokens")
+        dialect, tools = self.encoder.dialect_of(ask.conversation), ask.conversation.tools
         try:
-            message = self.encoder.dialect_of(ask.conversation).parse(generation.text, ask.conversation.tools)
+            return replace(reply, message=dialect.parse(generation.text, tools))
         except DataError as error:
+            # Kind to the model, and recorded: a call whose JSON can be mended without a loss is made.
+            mended = repair_calls(generation.text) if error.code == "call-unreadable" else None
+            if mended is not None:
+                with contextlib.suppress(DataError):
+                    return replace(reply, message=dialect.parse(mended[0], tools), repaired=mended[1])
             return replace(reply, ended="unparsable", error=f"{error.code}: {error.message}")
-        return replace(reply, message=message)

@@ -381,3 +381,33 @@ def test_dropping_in_one_task_of_many_leaves_the_others(agent_kit: ModuleType, e
     traces = agent.run_many(tasks, parallel=3)
     assert [bool(trace.dropped) for trace in traces] == [False, True, False]
     assert [trace.reason for trace in traces] == ["answer"] * 3
+
+
+@pytest.mark.parametrize(
+    ("output", "repaired"),
+    [
+        ('<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}\n</tool_call>', (0,)),
+        ('<tool_call>\n{"name": "weather", "arguments": {city: "Rome"}}\n</tool_call>', (0,)),
+        ("<tool_call>\n{'name': 'weather', 'arguments': {'city': 'Rome'}}\n</tool_call>", (0,)),
+        ('<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>', ()),
+    ],
+)
+def test_a_native_call_whose_json_can_be_mended_is_made(agent_kit, encoder, toolbox, output, repaired):
+    events: list[Event] = []
+    agent = make(agent_kit, encoder, toolbox, [output, "sunny"], style="chat")
+    trace = agent.run(ask("Rome?", toolbox.specs), on_event=events.append)
+    step = trace.steps[0]
+    assert (step.output, step.observations, step.repaired) == (output, ("sunny in Rome",), repaired)
+    assert trace.final_answer == "sunny"
+    assert [event.text for event in events if event.kind == "note"] == [
+        'the call was read as weather {"city": "Rome"}' for _ in repaired
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "weather", "arguments": {"city": 5 km}', '{"name": "weather"} {"x": 1}', "{"]
+)
+def test_a_native_call_that_cannot_be_mended_ends_the_run(agent_kit, encoder, toolbox, text):
+    agent = make(agent_kit, encoder, toolbox, [f"<tool_call>\n{text}\n</tool_call>"], style="chat")
+    trace = agent.run(ask("Rome?", toolbox.specs))
+    assert (trace.reason, trace.steps[0].repaired) == ("unparsable", ())

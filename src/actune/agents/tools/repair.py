@@ -22,6 +22,7 @@ _UNICODE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BLANK = re.compile(r"\\[nrtbf]")
 # What a repair may add or leave out: the marks of JSON, quotes of any kind, blanks.
 _MARKS = re.compile(r"[\s{}\[\],:;\"'“”‘’`\\]+")
+_MARKER = re.compile(r"</|<\||\[/")
 _LITERALS = {"None": "null", "True": "true", "False": "false"}
 _LITERAL = re.compile(r"\b(?:None|True|False)\b")
 
@@ -52,6 +53,43 @@ def repair_arguments(text: str) -> dict[str, Any] | None:
     start, end = text.find("{"), text.rfind("}")
     bodies = [text[start:], text[start : end + 1]] if end > start else [text[start:]]
     return value if start >= 0 and kept in [_strip(body) for body in bodies] else None
+
+
+def repair_calls(text: str) -> tuple[str, tuple[int, ...]] | None:
+    """Return an output with the objects in it mended, and which of them (from 0) were; None where none needs it.
+
+    For the calls of chat templates that are objects between markers. An object begins at a brace and ends before the next
+    marker (`</`, `<|`, `[/`) or at the end of the output; each is mended as arguments are, or stays as it is.
+    """
+    if len(text) > LONGEST:
+        return None
+    parts: list[str] = []
+    mended: list[int] = []
+    at = number = 0
+    while (start := text.find("{", at)) >= 0:
+        marker = _MARKER.search(text, start)
+        end = marker.start() if marker is not None else len(text)
+        body = text[start:end]
+        value = None if isinstance(_read_json(body), dict) else _read_or_repair(body)
+        if value is not None:
+            body = json.dumps(value, ensure_ascii=False) + "\n"
+            mended.append(number)
+        parts += [text[at:start], body]
+        at, number = end, number + 1
+    return ("".join(parts) + text[at:], tuple(mended)) if mended else None
+
+
+def _read_or_repair(body: str) -> dict[str, Any] | None:
+    value = read_value(body)
+    return value if _is_object(value) else repair_arguments(body)
+
+
+def _read_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the JSON value of a text, None when it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _mend(text: str) -> Any:  # noqa: ANN401 - any JSON value
