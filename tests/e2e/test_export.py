@@ -97,7 +97,7 @@ def test_what_fails_its_verification_is_neither_kept_nor_pushed(
     monkeypatch.setattr(gguf, "_convert", lambda weight, kind, name: weight.mul(1.01).numpy())
     words = ["--model", run, "--to", "gguf", "--out", tmp_path / "out", "--push_to_hub", "hf:o/n"]
     assert export(*words) == 1
-    assert "differs from the model" in capsys.readouterr().err
+    assert "read by transformers, differs from the model" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert pushed == []
 
