@@ -60,7 +60,7 @@ def list_commands(served: Served) -> list[Command]:
 
 def _actune(served: Served) -> Command:
     dialect = f" --dialect {served.style}" if served.style != "chat" else ""
-    return Command(server="actune", line=f"actune chat --model .{dialect} --tools TOOLS.py")
+    return Command(server="actune", line=f"actune serve --model .{dialect}")
 
 
 def _vllm(served: Served) -> Command:

@@ -22,7 +22,7 @@ def test_vllm_and_sglang_read_the_stored_parser():
 def test_without_a_parser_none_is_named():
     served = Served(form="merged", name="agent", style="chat")
     own, vllm, _ = list_commands(served)
-    assert own.line == "actune chat --model . --tools TOOLS.py"
+    assert own.line == "actune serve --model ."
     assert "--tool-call-parser" not in vllm.line
     assert "no response_template" in vllm.notes[0]
 
