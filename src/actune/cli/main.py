@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program name; default: those of the process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # What a model or a file writes as a Python literal ("a\\d") is no code of ours that a person should be warned of.
+    warnings.filterwarnings("ignore", module="<unknown>")
     try:
         with _terminable():
             code = _dispatch(words)
