@@ -167,7 +167,7 @@ question.addEventListener("keydown", (event) => {
   send();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") threads.forEach((thread) => thread.stop());
+  if (event.key === "Escape" && !event.isComposing) threads.forEach((thread) => thread.stop());
 });
 get("stop").addEventListener("click", () => threads.forEach((thread) => thread.stop()));
 get("restart").addEventListener("click", restart);
