@@ -17,7 +17,7 @@ from typing import Any
 from actune.core import react
 from actune.demo.rows import write_practice_rows
 
-PRACTICE, MEASURED = 600, 400
+PRACTICE, MEASURED = 400, 400
 TASKS = """\
 version: 1
 tasks:
