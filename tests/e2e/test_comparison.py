@@ -176,7 +176,7 @@ def test_no_comparison_and_a_failing_one(
 
         raise ModelError("no room for the model", fix="use a smaller one")
 
-    monkeypatch.setattr("actune.agents.loading.load_engine", fail)
+    monkeypatch.setattr("actune.agents.engines.loading.load_engine", fail)
     assert main(words(model, tmp_path / "failed")) == 1
     message = capsys.readouterr().err
     assert "no room for the model" in message
