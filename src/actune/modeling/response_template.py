@@ -14,7 +14,7 @@ from actune.core.files import atomic_text
 from actune.core.types import Style
 from actune.render.chat import ChatRenderer
 from actune.render.native import learn_format
-from actune.render.response_template import build_react_template, build_templates
+from actune.render.response_template import build_react_templates, build_templates
 from actune.render.response_trials import Trial, chat_trials, compare, react_trials
 from actune.render.tokenizer import read_json
 
@@ -33,7 +33,7 @@ class Found:
 def find_response_template(renderer: ChatRenderer, style: Style | None) -> Found:
     """Return the spec for a model that writes calls in `style` (None: as its chat template does), if one holds."""
     if style in ("react", "react_zh"):
-        specs, reason, trials = (build_react_template(renderer),), None, list(react_trials(renderer))
+        specs, reason, trials = build_react_templates(renderer), None, list(react_trials(renderer))
     else:
         candidates = build_templates(learn_format(renderer), renderer)
         specs, reason = candidates.specs, candidates.reason

@@ -103,19 +103,23 @@ def any_of(literals: Iterable[str]) -> str:
     return "|".join(flexible(text) for text in sorted(literals, key=len, reverse=True))
 
 
-def none_of(words: Sequence[str]) -> str:
+def none_of(words: Sequence[str], *, at_end: bool = True) -> str:
     r"""Return a pattern of a text that begins with none of some words, each of which begins with no blank.
 
     A parser that is fed in pieces has to wait as long as a word may still come. It does not for a negative lookahead, so
     this spells out the first character that differs. The parser asks whether a match would survive more text by adding
-    a NUL, which therefore differs from nothing.
+    a NUL, which therefore differs from nothing. `at_end` False: a text that ends within a word is no match, for parsers
+    that do not ask.
     """
     if "" in words:
         return r"(?!)"
     firsts = sorted({word[0] for word in words})
     others = "".join(map(re.escape, firsts))
-    longer = [f"{re.escape(first)}{none_of([w[1:] for w in words if w[0] == first])}" for first in firsts]
-    return rf"(?:\Z|[^{others}\x00]|{'|'.join(longer)})" if firsts else ""
+    longer = [
+        f"{re.escape(first)}{none_of([w[1:] for w in words if w[0] == first], at_end=at_end)}" for first in firsts
+    ]
+    end = r"\Z|" if at_end else ""
+    return rf"(?:{end}[^{others}\x00]|{'|'.join(longer)})" if firsts else ""
 
 
 def swallow(junk: Sequence[str], stops: Sequence[str]) -> str:

@@ -90,8 +90,16 @@ def build_templates(known: NativeFormat, renderer: ChatRenderer) -> Candidates:
     return Candidates(specs=tuple(specs))
 
 
-def build_react_template(renderer: ChatRenderer) -> Spec:
-    """Return the spec of ReAct text; `Final Answer:` opens the content, and so does text without any marker."""
+def build_react_templates(renderer: ChatRenderer) -> tuple[Spec, ...]:
+    """Return specs of ReAct text; `Final Answer:` opens the content, and so does text without any marker.
+
+    The second is for the parser of transformers before 5.24, which takes the end of a piece for the end of the text: an
+    answer that is the beginning of a marker ("A") is not content there.
+    """
+    return tuple(_build_react_template(renderer, at_end=at_end) for at_end in (True, False))
+
+
+def _build_react_template(renderer: ChatRenderer, *, at_end: bool) -> Spec:
     stops = find_stops(renderer)
     profile = renderer.profile
     ends = unique([*(profile.answer_end.removesuffix(stop).strip() for stop in profile.stops), *stops])
@@ -115,7 +123,7 @@ def build_react_template(renderer: ChatRenderer) -> Spec:
                 "transform": function("{name}", "{content}"),
             },
             "content": {
-                "open_pattern": rf"\A(?=\s*+{none_of(markers)})|(?m:^)Final Answer:\s*",
+                "open_pattern": rf"\A(?=\s*+{none_of(markers, at_end=at_end)})|(?m:^)Final Answer:\s*",
                 "close": list(ends),
                 "content": "text",
             },

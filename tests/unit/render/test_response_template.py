@@ -13,7 +13,7 @@ from actune.core.types import Message, ToolCall
 from actune.render.native import learn_format
 from actune.render.native_calls import Tail
 from actune.render.response_patterns import Unsayable, find_edges, none_of
-from actune.render.response_template import build_react_template, build_templates
+from actune.render.response_template import build_react_templates, build_templates
 from actune.render.response_trials import Trial, compare
 
 UNSAYABLE = {
@@ -50,7 +50,7 @@ def test_all_others_have_specs(built: dict):
 def test_servers_accept_the_fields(built: dict, tokenizer_folder: Path, native_kit: ModuleType):
     # vLLM and SGLang route these three fields and no others; texts have to stream as they are.
     renderer = native_kit.make_renderer(tokenizer_folder, native_kit.make_template(native_kit.ANSWERS["json in tags"]))
-    for spec in [build_react_template(renderer), *(spec for found in built.values() for spec in found.specs)]:
+    for spec in [*build_react_templates(renderer), *(spec for found in built.values() for spec in found.specs)]:
         assert spec["defaults"] == {"role": "assistant"}
         assert set(spec["fields"]) <= {"thinking", "tool_calls", "content"}
         assert len({"start_anchor", "start_anchor_pattern"} & set(spec)) == 1
@@ -91,6 +91,13 @@ def test_text_that_begins_with_no_marker(text: str):
 @pytest.mark.parametrize("text", ["Action:", " Action: x", "Action Input: {}", "\nThought:\n", "Final Answer: 1"])
 def test_text_that_begins_with_a_marker(text: str):
     assert not re.match(rf"\s*+{none_of(['Thought:', 'Action:', 'Action Input:', 'Final Answer:'])}", text)
+
+
+@pytest.mark.parametrize("text", ["", "A", "Act", "Final"])
+def test_the_beginning_of_a_marker_is_none_for_parsers_that_do_not_ask_for_more(text: str):
+    pattern = rf"\s*+{none_of(['Action:', 'Final Answer:'], at_end=False)}"
+    assert not re.match(pattern, text)
+    assert re.match(pattern, text + "x")
 
 
 def test_what_comes_back_changed_is_named():
