@@ -170,6 +170,7 @@ def _closing(out: Path) -> str:
 Next:
   the report in a browser          {out / REPORT / "index.html"}
   talk with the agent              actune chat --model {out} --tools examples/demo_tools.py
+  talk with it in a browser        actune serve --model {out}
   a row as it is trained           actune inspect --model {out} --data {out / DATA / "agent.jsonl"} --row 1
   your own rows on this model      actune sft {out / RECIPE} --dataset {out / DATA / "agent.jsonl"} my_rows.jsonl --output_dir runs/mine
   your own rows on a real model    actune sft --model_id_or_path Qwen/Qwen2.5-7B-Instruct --dataset my_rows.jsonl --output_dir runs/mine
