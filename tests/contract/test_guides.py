@@ -38,7 +38,7 @@ SERVERS = {
 }
 SERVERS |= {"chat_template_file", "special"}
 OTHER_FLAGS = SERVERS | {"logdir", "nproc_per_node", "master_port", "tokenizer", "max_lora_rank", "published"}
-OTHER_FLAGS |= {"clients", "rows"}  # of benchmarks/serve.py
+OTHER_FLAGS |= {"clients", "rows", "rounds"}  # of benchmarks/serve.py
 HELP = ROOT / "src" / "actune" / "cli" / "pages"
 
 
