@@ -102,7 +102,7 @@ def build_bench(choice: Choice, *, ask: Callable[[ToolCall], str], approve: Appr
         if choice.base:
             folder, adapter = find_base(model_name, folder), None
         refuse_no_model(folder, weights=True)
-        _say_notices(encoder)
+        say_notices(encoder)
         from actune.agents.engines.loading import load_engine
 
         engine = load_engine(folder, adapter, dtype=choice.dtype, batch_size=choice.batch_size, base_of=base_of)
@@ -119,7 +119,7 @@ def _build_remote(choice: Choice, ask: Callable[[ToolCall], str], approve: Appro
     encoder, style = None, ChatDialect.name
     if writes_prompts(choice):
         encoder, style = build_encoder(choice, None if choice.adapter is None else Path(choice.adapter))
-        _say_notices(encoder)
+        say_notices(encoder)
     with ExitStack() as undo:
         toolbox = load_tools(choice, ask, approve)
         undo.callback(toolbox.close)
@@ -164,7 +164,8 @@ def load_tools(choice: Choice, ask: Callable[[ToolCall], str], approve: Approver
     )
 
 
-def _say_notices(encoder: Encoder) -> None:
+def say_notices(encoder: Encoder) -> None:
+    """Say what is worth knowing about a chat template."""
     for notice in encoder.renderer.notices():
         stderr().print(f"note: {notice}", markup=False)
 
@@ -281,19 +282,37 @@ def redact(value: Any, secrets: Secrets) -> Any:  # noqa: ANN401 - any JSON valu
 
 
 def _check_numbers(choice: Choice) -> None:
-    limits, sampling = choice.limits, choice.sampling
-    for name, value in (
-        ("max_steps", limits.steps),
-        ("max_tokens", limits.output_tokens),
-        ("max_total_tokens", limits.tokens),
-        ("max_seconds", limits.seconds),
-        ("max_context", 1 if choice.max_context is None else choice.max_context),
-        ("max_repeats", limits.repeats + 1),
-        ("tool_seconds", choice.tool_seconds),
-        ("batch_size", choice.batch_size),
-    ):
+    limits = choice.limits
+    check_positive(
+        max_steps=limits.steps,
+        max_tokens=limits.output_tokens,
+        max_total_tokens=limits.tokens,
+        max_seconds=limits.seconds,
+        max_context=1 if choice.max_context is None else choice.max_context,
+        max_repeats=limits.repeats + 1,
+        tool_seconds=choice.tool_seconds,
+        batch_size=choice.batch_size,
+    )
+    check_sampling(choice.sampling)
+
+
+def check_positive(**values: float) -> None:
+    """Check numbers of flags, each under the name of its flag.
+
+    Raises:
+        ConfigError: one is not above 0.
+    """
+    for name, value in values.items():
         if value <= 0:
             raise ConfigError(f"{name} is {value}", fix="give a number above 0")
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Check how tokens are to be chosen.
+
+    Raises:
+        ConfigError: a temperature or top_p that is none.
+    """
     if sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
         raise ConfigError(
             f"temperature is {sampling.temperature}, top_p {sampling.top_p}",

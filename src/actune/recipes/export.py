@@ -93,10 +93,9 @@ def export(  # noqa: PLR0913 - one parameter a flag
     trained = find_trained(model, adapter, adapter_needed=to in ("merged", "adapter"))
     _check_out(order, trained, overwrite=overwrite)
     template = build_template(trained.renderer, trained.dialect) if to == "ollama" else None
-    as_gguf = to == "gguf" or (to == "ollama" and _is_ours(order, trained))
+    as_gguf = to in ("gguf", "ollama") and _is_ours(order, trained)
     if as_gguf:
         require_package("gguf", extra="gguf", what=f"--to {to}")
-        plan_gguf(trained.base, trained.renderer, advice=_advice(order))
     from actune.modeling.tokenizer_files import TokenizerSaver
 
     saver = TokenizerSaver(trained.renderer, trained.style, say=_say, decided=trained.decided)
@@ -355,11 +354,15 @@ def _check_out(order: Order, trained: Trained, *, overwrite: bool) -> None:
 
 
 def _is_ours(order: Order, trained: Trained) -> bool:
-    """Whether the weights for Ollama can be a GGUF file; else it has to convert the safetensors itself."""
+    """Whether the weights can be a GGUF file; else Ollama has to convert the safetensors itself.
+
+    Raises:
+        ConfigError: they cannot, and a GGUF file is what was asked for.
+    """
     try:
         plan_gguf(trained.base, trained.renderer, advice=_advice(order))
     except ConfigError as error:
-        if order.gguf_type is not None:
+        if order.to == "gguf" or order.gguf_type is not None:
             raise
         _say(
             f"note: {error.message}; the folder holds safetensors, which Ollama converts for the kinds of models it knows"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from actune.core.errors import ActuneError, ConfigError
 from actune.core.types import Conversation, Message, Source
+from actune.recipes.api_key import read_api_key
 from actune.recipes.writing import stderr
 from actune.render.tokenizer import read_json
 
@@ -85,7 +85,7 @@ def open_server(choice: Choice) -> tuple[Server, Served]:
     from actune.agents.engines.remote_probe import pick_model
 
     assert choice.server is not None
-    address = read_address(choice.server, read_key(choice))
+    address = read_address(choice.server, read_api_key(choice.api_key_env))
     server = Server(address)
     if address.shows_key:
         stderr().print(f"note: the API key goes to {address.url} unencrypted; https keeps it from others", markup=False)
@@ -94,23 +94,6 @@ def open_server(choice: Choice) -> tuple[Server, Served]:
     except BaseException:
         server.close()
         raise
-
-
-def read_key(choice: Choice) -> str | None:
-    """Return the API key, from the environment alone.
-
-    Raises:
-        ConfigError: the variable is named and not set.
-    """
-    if choice.api_key_env is None:
-        return None
-    key = os.environ.get(choice.api_key_env, "").strip()
-    if not key:
-        raise ConfigError(
-            f"--api_key_env names {choice.api_key_env}, which is not set",
-            fix=f"export {choice.api_key_env}=..., or leave the flag out",
-        )
-    return key
 
 
 def open_engine(server: Server, served: Served, encoder: Encoder) -> RemoteEngine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import socket
 from collections.abc import Sequence
@@ -13,7 +12,15 @@ from pathlib import Path
 from actune.config.extras import require_package
 from actune.core.errors import ConfigError
 from actune.data.reading.hub import refuse_no_model
-from actune.recipes.agents import Choice, build_encoder, find_weights
+from actune.recipes.agents import (
+    Choice,
+    build_encoder,
+    check_positive,
+    check_sampling,
+    find_weights,
+    say_notices,
+)
+from actune.recipes.api_key import read_api_key
 from actune.recipes.writing import stderr
 
 
@@ -66,8 +73,7 @@ def _serve(choice: Choice, door: Door, key: str | None, made: socket.socket) -> 
     folder, adapter = find_weights(choice.model, choice.adapter)
     encoder, style = build_encoder(choice, adapter)
     refuse_no_model(folder, weights=True)
-    for notice in encoder.renderer.notices():
-        stderr().print(f"note: {notice}", markup=False)
+    say_notices(encoder)
     models = name_models(choice, adapter)
     from actune.agents.engines.loading import load_engine
 
@@ -120,43 +126,29 @@ def _read_key(door: Door) -> str | None:
     """
     from actune.serving.limits import is_loopback
 
-    if door.key_variable is not None:
-        key = os.environ.get(door.key_variable, "").strip()
-        if not key or not key.isascii() or any(letter.isspace() for letter in key):
-            raise ConfigError(
-                f"the environment variable {door.key_variable} of --api_key_env holds no API key",
-                fix=f"set it: export {door.key_variable}=... (letters, digits and signs, no blanks)",
-            )
-        return key
-    if not is_loopback(door.host) and not door.no_key:
+    key = read_api_key(door.key_variable)
+    if key is None and not is_loopback(door.host) and not door.no_key:
         raise ConfigError(
             f"--host {door.host} lets other machines ask this one, and there is no API key",
             fix="name the variable that holds one with --api_key_env NAME, or say --no_api_key",
         )
-    return None
+    return key
 
 
 def _check_numbers(choice: Choice, door: Door) -> None:
-    for name, value in (
-        ("concurrency", door.concurrency),
-        ("max_body", door.max_body),
-        ("body_seconds", door.body_seconds),
-        ("send_seconds", door.send_seconds),
-        ("max_tokens", choice.limits.output_tokens),
-        ("max_seconds", choice.limits.seconds),
-    ):
-        if value <= 0:
-            raise ConfigError(f"{name} is {value}", fix="give a number above 0")
+    check_positive(
+        concurrency=door.concurrency,
+        max_body=door.max_body,
+        body_seconds=door.body_seconds,
+        send_seconds=door.send_seconds,
+        max_tokens=choice.limits.output_tokens,
+        max_seconds=choice.limits.seconds,
+    )
+    check_sampling(choice.sampling)
     if door.queue < 0 or door.grace_seconds < 0:
         raise ConfigError("queue and grace_seconds cannot be below 0", fix="give 0 or more")
     if not 0 <= door.port <= 65535:
         raise ConfigError(f"port is {door.port}", fix="give a number from 0 to 65535")
-    sampling = choice.sampling
-    if sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
-        raise ConfigError(
-            f"temperature is {sampling.temperature}, top_p {sampling.top_p}",
-            fix="temperature is 0 (greedy) or above, top_p above 0 and at most 1",
-        )
     for origin in door.origins:
         if origin != "*" and not origin.startswith(("http://", "https://")):
             raise ConfigError(f"--allow_origin {origin} is no origin", fix="for example http://localhost:3000, or *")

@@ -91,7 +91,8 @@ class LocalEngine:
     @contextmanager
     def without_adapter(self) -> Iterator[LocalEngine]:
         """Make this engine the base model for a while; keys and values of the two are never mixed."""
-        store, self._store = self._store, PrefixStore(self._store.limit)
+        store = self._store
+        self._store = self._base_store if self._adapted is not None else store
         try:
             with self._disable_adapter():
                 yield self

@@ -118,3 +118,15 @@ def test_a_bad_prompt_is_refused_before_it_waits(engine):
     with pytest.raises(ModelError, match="not among"):
         rows.add(Request(prompt=[10_000], stops=NOWHERE, max_tokens=1))
     assert len(rows) == 0
+
+
+def test_the_base_keeps_its_own_prompts_between_uses(engine):
+    request = Request(prompt=[21, 22, 23, 24, 25], stops=NOWHERE, max_tokens=2)
+    with engine.without_adapter() as plain:
+        first = plain.generate([request])[0]
+    rows = engine.begin(base=True)
+    ticket = rows.add(request)
+    again = drain(rows)[ticket]
+    assert (first.known, again.known) == (0, len(request.prompt) - 1)
+    assert again.text == first.text
+    assert engine.generate([request])[0].known == 0
